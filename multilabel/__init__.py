@@ -1,0 +1,56 @@
+"""Train, threshold and honestly measure Keras models on pictures with partially labelled attributes.
+
+The names in `__all__` are the public door. They are imported when first used: `from multilabel import masked_bce`
+brings in Keras and nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import load as load_bundle
+    from .config import FitConfig
+    from .errors import MultilabelError
+    from .inference import predict
+    from .labels import UNKNOWN, LabelTable, read_labels
+    from .losses import MaskedBCE, masked_bce
+    from .pipeline import fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "UNKNOWN": "labels",
+    "FitConfig": "config",
+    "LabelTable": "labels",
+    "MaskedBCE": "losses",
+    "MultilabelError": "errors",
+    "fit": "pipeline",
+    "load_bundle": "bundle:load",
+    "masked_bce": "losses",
+    "predict": "inference",
+    "read_labels": "labels",
+}
+
+__all__ = [
+    "UNKNOWN",
+    "FitConfig",
+    "LabelTable",
+    "MaskedBCE",
+    "MultilabelError",
+    "fit",
+    "load_bundle",
+    "masked_bce",
+    "predict",
+    "read_labels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, inside = _HOMES[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), inside or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
