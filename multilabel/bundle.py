@@ -1,0 +1,217 @@
+"""The bundle: the folder that `fit` writes and everything else reads. Data only, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, freeze
+from .errors import BundleError, UsageError
+from .heads import LogitHead, head_from_config
+from .thresholds import Threshold
+from .training import build_models
+
+SCHEMA_VERSION = 1
+DESCRIPTION = "multilabel.json"
+WEIGHTS = "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything inference needs, together.
+
+    Attributes:
+        run_name: the run's name.
+        backbone: the backbone, frozen.
+        heads: the model's heads.
+        thresholds: one per attribute, in the heads' order.
+        model: `(batch, height, width, 3)` RGB 0..255 → logits by head name.
+        provenance: where it came from: versions, data, settings.
+    """
+
+    run_name: str
+    backbone: Backbone
+    heads: tuple[LogitHead, ...]
+    thresholds: tuple[Threshold, ...]
+    model: keras.Model
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of all attributes, in the heads' order."""
+        return tuple(attribute for head in self.heads for attribute in head.attributes)
+
+
+def check_out(folder: str | os.PathLike[str]) -> None:
+    """Makes sure, before any work is done, that a bundle may be written there.
+
+    Raises:
+        UsageError: if something is there that is no bundle, or that cannot be replaced.
+        BundleError: if the folder cannot be written.
+    """
+    path = Path(folder)
+    try:
+        if path.name in ("", "..") or os.path.realpath(path) == os.getcwd():
+            raise UsageError(f"{path} is not a folder that a bundle can replace; choose another --out.")
+        _recover(path)
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise UsageError(f"{path} is not a folder; choose another --out.")
+        if path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file():
+            raise UsageError(f"{path} holds something that is no bundle; it is left as it is, choose another --out.")
+        parent = path.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise BundleError(
+                f"{path} cannot be written ({parent} is not a folder you may write to); choose another --out."
+            )
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written ({error.strerror}); choose another --out.") from error
+
+
+@contextmanager
+def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        UsageError: if something is there that is no bundle; it is never replaced.
+        BundleError: if the disk is full or the folder cannot be written; the old bundle is untouched.
+    """
+    path = Path(folder)
+    check_out(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
+        try:
+            new.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            yield new
+            _swap(new, path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(
+            f"{path} could not be written ({error.strerror or error}); what was there before is untouched."
+        ) from error
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Writes description and weights into a folder; see `writing` for doing it safely."""
+    _reserve(folder / WEIGHTS, bundle.model)
+    bundle.model.save_weights(folder / WEIGHTS)
+    description = {
+        "schema": SCHEMA_VERSION,
+        "run_name": bundle.run_name,
+        "backbone": bundle.backbone.get_config(),
+        "heads": [head.get_config() for head in bundle.heads],
+        "thresholds": [
+            {"attribute": attribute, **asdict(threshold)}
+            for attribute, threshold in zip(bundle.attributes, bundle.thresholds, strict=True)
+        ],
+        "weights_sha256": _digest(folder / WEIGHTS),
+        "provenance": bundle.provenance,
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names of files may hold bytes that are no UTF-8; the backslashes make a JSON escape of them.
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def load(folder: str | os.PathLike[str]) -> Bundle:
+    """Rebuilds the model from the bundle's description with our own code, and loads its weights.
+
+    Raises:
+        BundleError: if there is no bundle, or it is damaged or of a newer version.
+    """
+    path = Path(folder)
+    try:
+        _recover(path)
+        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            f"{path} is not a bundle (it holds no {DESCRIPTION}); make one with `multilabel fit`."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path / DESCRIPTION} cannot be read ({error}); run `multilabel fit` again.") from error
+    if not isinstance(description, dict) or not isinstance(description.get("schema"), int):
+        raise BundleError(f"{path / DESCRIPTION} is not a bundle's description; run `multilabel fit` again.")
+    if description["schema"] > SCHEMA_VERSION:
+        raise BundleError(f"{path} was written by a newer multilabel; update with `pip install -U multilabel`.")
+    try:
+        return _rebuild(description, path)
+    except Exception as error:  # on damaged files our code, Keras and h5py raise nearly anything
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).strip().split("\n", 1)[0]
+        raise BundleError(f"{path} is damaged ({reason}); run `multilabel fit` again.") from error
+
+
+def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
+    # First of all: HDF5 is not safe against damaged files, and weights of another run fit as well as the right ones.
+    if _digest(path / WEIGHTS) != description["weights_sha256"]:
+        raise ValueError(f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}")
+    recorded = description["backbone"]
+    height, width = (int(side) for side in recorded["image_size"])
+    network = build_backbone(recorded["name"], NO_WEIGHTS, (height, width))
+    backbone = Backbone(network.name, network.image_size, str(recorded["weights"]), network.model)
+    heads = tuple(head_from_config(config) for config in description["heads"])
+    _, model = build_models(backbone, heads)
+    check_arrays(model, "the model", path / WEIGHTS)
+    model.load_weights(path / WEIGHTS)
+    freeze(backbone)
+    thresholds = tuple(
+        Threshold(float(item["value"]), str(item["source"]), int(item["positives"]))
+        for item in description["thresholds"]
+    )
+    bundle = Bundle(str(description["run_name"]), backbone, heads, thresholds, model, description["provenance"])
+    if [item["attribute"] for item in description["thresholds"]] != list(bundle.attributes):
+        raise ValueError("its thresholds do not belong to its attributes")
+    if not all(math.isfinite(threshold.value) for threshold in thresholds):
+        raise ValueError("a threshold is not a finite number")
+    return bundle
+
+
+def _reserve(file: Path, model: keras.Model) -> None:
+    """Fails in good time if the disk is full: HDF5 would take the whole process down with it."""
+    per_array = 4096  # more than HDF5 needs for one, besides its numbers
+    file.write_bytes(bytes(4 * model.count_params() + per_array * len(model.weights)))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _swap(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(path: Path) -> None:
+    """Puts the old bundle back if a kill fell between the two renames of `_swap`."""
+    old = path.with_name(f".{path.name}.old") if path.name else path
+    if old != path and old.is_dir() and not path.exists():
+        old.rename(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,191 @@
+"""The feature store: a frozen backbone is evaluated once per picture, and never again.
+
+One SQLite file holds the features of one backbone (its name, size, preprocessing and every weight make the file's
+name), keyed by the SHA-256 of the picture's bytes. SQLite gives what matters here: a batch is there whole or not at
+all after a kill at any moment, and several processes can use the file at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from tqdm import tqdm
+
+from .backbones import Backbone
+from .errors import DataError, ImageError, Interrupted
+from .images import read_pictures
+
+BATCH_SIZE = 32
+_QUERY = 500  # SQLite takes at least 999 values in one statement
+_WAIT = 60.0  # seconds that one process waits for another's write
+
+
+def default_cache() -> Path:
+    """The user's cache folder for features."""
+    return Path(platformdirs.user_cache_dir("multilabel"))
+
+
+class FeatureStore:
+    """Features of one backbone on disk; safe under `kill -9` and under several processes.
+
+    Args:
+        folder: where stores are kept; made if absent.
+        backbone: whose features these are.
+
+    Raises:
+        DataError: if the folder or the file cannot be used.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], backbone: Backbone) -> None:
+        self.path = Path(folder) / f"{backbone.name}-{backbone.fingerprint()[:24]}.sqlite"
+        self.dimension = backbone.dimension
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{self.path.parent}: the cache folder cannot be made ({error.strerror}); choose another with --cache."
+            ) from error
+        with self._sentences():
+            self._connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB NOT NULL)"
+            )
+
+    def close(self) -> None:
+        """Closes the file; what was put is already on disk."""
+        self._connection.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def missing(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Those of the pictures' digests whose features are not here."""
+        return set(digests) - {digest for digest, _ in self._rows(digests, "NULL")}
+
+    def put(self, digests: Sequence[bytes], features: np.ndarray) -> None:
+        """Stores features `(n, dimension)` of n pictures, all or none."""
+        rows = zip(digests, (row.tobytes() for row in np.asarray(features, np.float32)), strict=True)
+        with self._sentences():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def load(self, digests: Sequence[bytes]) -> np.ndarray:
+        """Features `(n, dimension)` float32 in the order of `digests`.
+
+        Raises:
+            KeyError: if one is not in the store.
+        """
+        rows: dict[bytes, list[int]] = {}
+        for index, digest in enumerate(digests):
+            rows.setdefault(digest, []).append(index)
+        features = np.empty((len(digests), self.dimension), np.float32)
+        for digest, blob in self._rows(list(rows), "feature"):
+            features[rows.pop(digest)] = np.frombuffer(blob, np.float32)
+        if rows:
+            raise KeyError(f"{len(rows)} pictures have no stored feature")
+        return features
+
+    def _rows(self, digests: Sequence[bytes], column: str) -> Iterator[tuple[bytes, bytes]]:
+        for start in range(0, len(digests), _QUERY):
+            part = digests[start : start + _QUERY]
+            marks = ",".join("?" * len(part))
+            with self._sentences():
+                yield from self._connection.execute(
+                    f"SELECT digest, {column} FROM features WHERE digest IN ({marks})", part
+                )
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(
+                f"{self.path}: the feature store cannot be used ({error}); free or make writable its folder, "
+                "choose another with --cache, or, if it is damaged, delete the file and run again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract` found.
+
+    Attributes:
+        digests: per path, the SHA-256 of the picture, or `None` where it cannot be read.
+        errors: the pictures that cannot be read.
+        computed: how many features were computed now; the others were stored already.
+    """
+
+    digests: list[bytes | None]
+    errors: list[ImageError]
+    computed: int
+
+
+def extract(
+    backbone: Backbone,
+    paths: Sequence[str],
+    store: FeatureStore,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: bool = False,
+) -> Extraction:
+    """Puts the feature of every picture into the store, computing only what is not there.
+
+    Decoding runs ahead in threads while the backbone computes. Memory does not grow with the number of pictures
+    (32 bytes each aside). After a crash at most the batch in hand is computed again.
+
+    Raises:
+        Interrupted: on Ctrl-C, saying how much is kept.
+        DataError: if the store cannot be used.
+    """
+    digests: list[bytes | None] = []
+    errors: list[ImageError] = []
+    pending: dict[bytes, np.ndarray] = {}
+    done: set[bytes] = set()
+
+    def compute() -> None:
+        store.put(list(pending), backbone.model.predict_on_batch(np.stack(list(pending.values()))))
+        done.update(pending)
+        pending.clear()
+
+    # disable=None: no bar where nobody watches (a file, a pipe)
+    bar = tqdm(total=len(paths), desc="features", unit="picture", disable=None if progress else True)
+    try:
+        with bar:
+            for picture in read_pictures(paths, backbone.image_size, wanted=store.missing):
+                digests.append(None if picture.error else picture.digest)
+                if picture.error is not None:
+                    errors.append(picture.error)
+                elif picture.pixels is not None and picture.digest is not None and picture.digest not in done:
+                    pending[picture.digest] = picture.pixels
+                if len(pending) == batch_size:
+                    compute()
+                bar.update()
+            if pending:
+                compute()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped; the features of {len(done)} pictures computed so far are kept, and the next run continues."
+        ) from None
+    return Extraction(digests, errors, len(done))
+
+
+def check(paths: Sequence[str], image_size: tuple[int, int], *, progress: bool = False) -> Extraction:
+    """Reads every picture and keeps nothing but its digest: what `extract` does, for want of a frozen backbone."""
+    bar = tqdm(read_pictures(paths, image_size), "pictures", len(paths), disable=None if progress else True)
+    seen = [(None if picture.error else picture.digest, picture.error) for picture in bar]
+    return Extraction([digest for digest, _ in seen], [error for _, error in seen if error is not None], 0)

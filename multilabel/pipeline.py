@@ -1,0 +1,278 @@
+"""`fit`, from the labels file to the bundle: every room of the house in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from . import __version__, report
+from . import bundle as bundles
+from .backbones import CNN, IMAGENET, NO_WEIGHTS, Backbone, build_backbone, freeze, resolve_name, thaw
+from .config import FitConfig
+from .errors import DataError, UsageError
+from .evaluation import Evaluation, evaluate, verdicts
+from .features import Extraction, FeatureStore, check, default_cache, extract
+from .heads import LogitHead
+from .labels import UNKNOWN, LabelTable, locate_images, read_labels
+from .splits import train_val_split
+from .thresholds import choose_thresholds
+from .training import Batches, History, Inputs, Pictures, build_models, predict_logits, train
+
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` made.
+
+    Attributes:
+        out: the bundle's folder.
+        evaluation: the scores on the validation part.
+        verdicts: plain sentences about them.
+        history: how the training went.
+        computed: how many features were computed, not read from the store.
+        extraction_seconds: time it took to read all pictures and have their features.
+        training_seconds: time that training took.
+    """
+
+    out: Path
+    evaluation: Evaluation
+    verdicts: list[str]
+    history: History
+    computed: int
+    extraction_seconds: float
+    training_seconds: float
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The pictures that can be used, row by row: `table`, `names` in the labels file, `digests`; and those left out."""
+
+    table: LabelTable
+    names: list[str]
+    digests: list[bytes]
+    skipped: list[tuple[str, str]]
+    inputs: Inputs
+    computed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What training on a split gave; `p` are the validation part's probabilities."""
+
+    head: LogitHead
+    model: keras.Model
+    history: History
+    p: np.ndarray
+    seconds: float
+
+
+def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
+    """Trains, thresholds and measures a model, and writes its bundle.
+
+    Remarks for the person go to the logger `multilabel`.
+
+    Args:
+        config: what to do.
+        progress: show bars on stderr, where a person watches.
+
+    Raises:
+        MultilabelError: for anything that stops it; a bundle that was there before is then untouched.
+    """
+    config = _resolved(config)
+    bundles.check_out(config.out)
+    table, names, absent = _read_table(config)
+    keras.utils.set_random_seed(config.seed)
+    backbone = build_backbone(config.backbone, config.weights or IMAGENET, config.image_size)
+    data = _read_pictures(config, table, names, absent, backbone, progress)
+
+    y = data.table.y
+    training, validation = train_val_split(y, config.val_share, data.digests, config.seed)
+    fitted = _train(config, backbone, data, training, validation, progress)
+    thresholds = choose_thresholds(y[validation], fitted.p, config.beta)
+    evaluation = evaluate(
+        y[validation], fitted.p, data.table.names, thresholds, part="validation part", seed=config.seed
+    )
+    parts = {"training": len(training), "validation": len(validation)}
+    bundle = bundles.Bundle(
+        config.run_name or config.out.absolute().name,
+        backbone,
+        (fitted.head,),
+        tuple(thresholds),
+        fitted.model,
+        _provenance(config, data, parts),
+    )
+    with bundles.writing(config.out) as folder:
+        bundles.save(bundle, folder)
+        _write_tables(folder, evaluation, data, fitted, validation)
+        report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png")
+    return FitResult(
+        config.out,
+        evaluation,
+        verdicts(evaluation),
+        fitted.history,
+        data.computed,
+        data.seconds,
+        fitted.seconds,
+    )
+
+
+def _resolved(config: FitConfig) -> FitConfig:
+    """The configuration with the backbone's own name and the weights that are meant."""
+    name = resolve_name(config.backbone)
+    weights = config.weights
+    if weights is None and name == CNN:
+        if not config.train_backbone:
+            raise UsageError(
+                f"--backbone {CNN} comes without pretrained weights: "
+                "train it (--train-backbone), or pass its weights (--weights FILE)."
+            )
+        weights = NO_WEIGHTS
+    return replace(config, backbone=name, weights=weights or IMAGENET)
+
+
+def _read_table(config: FitConfig) -> tuple[LabelTable, list[str], list[str]]:
+    """The labels whose picture files are there, the pictures' names in the labels file, and the absent names."""
+    named = read_labels(config.labels, format=config.format, names=config.names)
+    table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
+    for note in named.notes:
+        _log.info(note)
+    known = int((table.y != UNKNOWN).sum())
+    _log.info(
+        f"{config.labels}: {len(table.images):,} pictures, {table.y.shape[1]} attributes, "
+        f"{known:,} of {table.y.size:,} labels known ({known / table.y.size:.0%})."
+    )
+    if absent:
+        _log.warning(f"Left out, because the file is absent: {', '.join(absent)} ({len(absent)} in all).")
+    gone = set(absent)
+    return table, [name for name in named.images if name not in gone], list(absent)
+
+
+def _read_pictures(
+    config: FitConfig, table: LabelTable, names: list[str], absent: list[str], backbone: Backbone, progress: bool
+) -> _Data:
+    """Reads every picture; with a frozen backbone, once for all as its feature."""
+    started = time.perf_counter()
+    if config.train_backbone:
+        extraction = check(table.images, backbone.image_size, progress=progress)
+        rows, digests = _readable(table, extraction)
+        inputs: Inputs = Pictures([table.images[row] for row in rows], backbone.image_size)
+    else:
+        with FeatureStore(config.cache or default_cache(), backbone) as store:
+            extraction = extract(backbone, table.images, store, progress=progress)
+            rows, digests = _readable(table, extraction)
+            inputs = store.load(digests)
+    seconds = time.perf_counter() - started
+    if not config.train_backbone:
+        stored = len(set(digests)) - extraction.computed
+        _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already ({seconds:.1f} s).")
+    for error in extraction.errors:
+        _log.warning(f"Left out, because it cannot be read: {error}")
+    skipped = [(name, "no such file") for name in absent]
+    skipped += [(names[table.images.index(error.path)], error.reason) for error in extraction.errors]
+    return _Data(table.take(rows), [names[row] for row in rows], digests, skipped, inputs, extraction.computed, seconds)
+
+
+def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], list[bytes]]:
+    pairs = [(row, digest) for row, digest in enumerate(extraction.digests) if digest is not None]
+    if not pairs:
+        raise DataError(f"none of the {len(table.images)} pictures can be read; the first: {extraction.errors[0]}")
+    return [row for row, _ in pairs], [digest for _, digest in pairs]
+
+
+def _train(
+    config: FitConfig,
+    backbone: Backbone,
+    data: _Data,
+    training: np.ndarray,
+    validation: np.ndarray,
+    progress: bool,
+) -> _Fitted:
+    y = data.table.y
+    head = LogitHead.for_labels(data.table.names, y[training])
+    for name, what in _one_sided(data.table.names, y[training]):
+        _log.warning(f"{name}: no {what} among its known labels in the training part; its pos_weight is 1.")
+    _log.info(f"Training part: {len(training):,} pictures; validation part: {len(validation):,}.")
+    keras.utils.set_random_seed(config.seed)
+    heads_model, model = build_models(backbone, [head])
+    trained = model if config.train_backbone else heads_model
+    (thaw if config.train_backbone else freeze)(backbone)
+    targets = {head.name: y}
+    batches = Batches(data.inputs, targets, training, config.batch_size, config.seed)
+    held_out = Batches(data.inputs, targets, validation, config.batch_size)
+    started = time.perf_counter()
+    history = train(
+        trained,
+        [head],
+        batches,
+        held_out,
+        epochs=config.epochs,
+        lr=config.lr,
+        patience=config.patience,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - started
+    _log.info(
+        f"Trained for {len(history.epoch_ends)} epochs ({seconds:.1f} s); "
+        f"kept the weights of epoch {history.best_epoch}, the one with the lowest validation loss."
+    )
+    freeze(backbone)
+    return _Fitted(head, model, history, head.to_probs(predict_logits(trained, held_out)[head.name]), seconds)
+
+
+def _one_sided(names: Sequence[str], y: np.ndarray) -> list[tuple[str, str]]:
+    missing = [(y == 1).any(axis=0), (y == 0).any(axis=0)]
+    return [
+        (name, what)
+        for what, seen in zip(("1", "0"), missing, strict=True)
+        for name, there in zip(names, seen, strict=True)
+        if not there
+    ]
+
+
+def _write_tables(folder: Path, evaluation: Evaluation, data: _Data, fitted: _Fitted, validation: np.ndarray) -> None:
+    text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    predictions = pd.DataFrame({"image": [data.names[row] for row in validation]})
+    for column, name in enumerate(data.table.names):
+        predictions[name] = pd.Series(data.table.y[validation, column]).replace(UNKNOWN, "NA")
+    for column, name in enumerate(data.table.names):
+        predictions[f"{name}_probability"] = fitted.p[:, column]
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    _history_table(fitted.history).to_csv(folder / "history.csv", index=False)
+    pd.DataFrame(data.skipped, columns=["image", "reason"]).to_csv(folder / "skipped.csv", index=False)
+
+
+def _history_table(history: History) -> pd.DataFrame:
+    """One row per iteration; the last of each epoch also holds the epoch's validation loss."""
+    table = pd.DataFrame({"iteration_number": range(1, len(history.training_loss) + 1)})
+    table["epoch"] = np.searchsorted(history.epoch_ends, table["iteration_number"]) + 1
+    table["training_loss"] = history.training_loss
+    table["validation_loss"] = table["iteration_number"].map(
+        dict(zip(history.epoch_ends, history.validation_loss, strict=True))
+    )
+    return table
+
+
+def _provenance(config: FitConfig, data: _Data, parts: dict[str, int]) -> dict[str, Any]:
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()},
+        "labels_sha256": hashlib.sha256(config.labels.read_bytes()).hexdigest(),
+        "pictures": parts,
+        "skipped": len(data.skipped),
+        "settings": settings,
+    }

@@ -1,0 +1,546 @@
+"""The bundle: what is written can be read again, what is damaged is refused, and nothing good is ever lost."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import resource
+import shutil
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from multilabel import bundle as bundles
+from multilabel.backbones import build_backbone, freeze
+from multilabel.bundle import DESCRIPTION, WEIGHTS, Bundle, check_out, load, save, writing
+from multilabel.errors import BundleError, UsageError
+from multilabel.heads import LogitHead
+from multilabel.thresholds import Threshold
+from multilabel.training import build_models
+
+THRESHOLDS = (Threshold(0.25, "tuned", 12), Threshold(1 / 3, "shared", 3), Threshold(0.5, "default", 0))
+NOT_A_BUNDLE = "is not a bundle's description; run `multilabel fit` again."
+
+
+def small_bundle(seed=0, attributes=("hat", "scarf", "coat"), thresholds=THRESHOLDS):
+    """A `cnn` of random weights for pictures of 32 px."""
+    keras.utils.set_random_seed(seed)
+    backbone = build_backbone("cnn", "none", (32, 32))
+    freeze(backbone)
+    head = LogitHead(tuple(attributes), (2.0, 0.5, 1.0), 0.75)
+    model = build_models(backbone, [head])[1]
+    return Bundle("été 1", backbone, (head,), tuple(thresholds), model, {"created": "today", "pictures": {"a": 7}})
+
+
+def pixels(n=5):
+    return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+def logits(bundle):
+    return bundle.model.predict(pixels(), verbose=0)["attributes"]
+
+
+def contents(folder):
+    """Names, bytes and kinds of all that is below a folder, hidden files included."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(Path(folder).rglob("*"))
+    }
+
+
+def strict_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def describe(folder, description):
+    (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def original():
+    return small_bundle()
+
+
+@pytest.fixture(scope="module")
+def saved(original, tmp_path_factory):
+    """A bundle on the disk; not to be changed."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    with writing(folder) as new:
+        save(original, new)
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    """A bundle on the disk, to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+# --- saved and loaded
+
+
+def test_a_loaded_bundle_is_the_saved_one(original, saved):
+    loaded = load(saved)
+    np.testing.assert_array_equal(logits(loaded), logits(original))
+    assert (loaded.run_name, loaded.heads, loaded.thresholds) == ("été 1", original.heads, THRESHOLDS)
+    assert loaded.attributes == ("hat", "scarf", "coat")
+    assert loaded.provenance == original.provenance
+    assert loaded.backbone.get_config() == original.backbone.get_config()
+    assert loaded.backbone.fingerprint() == original.backbone.fingerprint()
+    assert not loaded.backbone.model.trainable_weights
+
+
+def test_a_loaded_bundle_can_be_saved_again(saved, tmp_path):
+    save(load(saved), tmp_path)
+    assert (tmp_path / DESCRIPTION).read_text("utf-8") == (saved / DESCRIPTION).read_text("utf-8")
+    np.testing.assert_array_equal(logits(load(tmp_path)), logits(load(saved)))
+
+
+def test_several_heads(tmp_path):
+    backbone = build_backbone("cnn", "none", (64, 48))
+    heads = (LogitHead(("hat", "coat"), (1.0, 2.0), 0.5, "wardrobe"), LogitHead(("warm",), (1.0,), 1.0, "season"))
+    model = build_models(backbone, heads)[1]
+    save(Bundle("run", backbone, heads, THRESHOLDS, model), tmp_path)
+    loaded = load(tmp_path)
+    assert (loaded.heads, loaded.attributes, loaded.provenance) == (heads, ("hat", "coat", "warm"), {})
+    given_pixels = np.zeros((2, 64, 48, 3))
+    for name, values in model.predict(given_pixels, verbose=0).items():
+        np.testing.assert_array_equal(loaded.model.predict(given_pixels, verbose=0)[name], values)
+
+
+def test_the_description_is_strict_json_with_these_fields(saved):
+    weights = (saved / WEIGHTS).read_bytes()
+    assert strict_json(saved / DESCRIPTION) == {
+        "schema": 1,
+        "run_name": "été 1",
+        "backbone": {"name": "cnn", "image_size": [32, 32], "weights": "none"},
+        "heads": [
+            {
+                "kind": "logit",
+                "attributes": ["hat", "scarf", "coat"],
+                "pos_weight": [2.0, 0.5, 1.0],
+                "coverage": 0.75,
+                "name": "attributes",
+            }
+        ],
+        "thresholds": [
+            {"attribute": "hat", "value": 0.25, "source": "tuned", "positives": 12},
+            {"attribute": "scarf", "value": 1 / 3, "source": "shared", "positives": 3},
+            {"attribute": "coat", "value": 0.5, "source": "default", "positives": 0},
+        ],
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "provenance": {"created": "today", "pictures": {"a": 7}},
+    }
+    assert "été 1" in (saved / DESCRIPTION).read_text("utf-8")  # readable for people too
+
+
+def test_names_of_files_that_are_no_utf_8(original, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    save(copy.replace(original, run_name=odd) if hasattr(copy, "replace") else _renamed(original, odd), tmp_path)
+    strict_json(tmp_path / DESCRIPTION)
+    assert load(tmp_path).run_name == odd
+
+
+def _renamed(bundle, name):
+    return Bundle(name, bundle.backbone, bundle.heads, bundle.thresholds, bundle.model)
+
+
+@pytest.mark.parametrize(("umask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_who_may_read_it_is_for_the_umask_to_say(original, tmp_path, umask, folder_mode, file_mode):
+    before = os.umask(umask)
+    try:
+        with writing(tmp_path / "model") as new:
+            save(original, new)
+        assert os.umask(umask) == umask  # not left changed
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "model", *(tmp_path / "model").iterdir()]}
+    assert modes == {"model": folder_mode, DESCRIPTION: file_mode, WEIGHTS: file_mode}
+
+
+# --- writing: all or nothing
+
+
+def test_a_new_bundle_takes_the_place_of_the_old_one(copied, tmp_path):
+    (copied / "history.csv").write_text("old")
+    with writing(copied) as new:
+        assert new.parent == tmp_path  # so that it can be renamed
+        (new / DESCRIPTION).write_text("{}")
+        assert (copied / "history.csv").read_text() == "old"
+    assert contents(tmp_path) == {"model": None, f"model/{DESCRIPTION}": b"{}"}
+
+
+def test_the_folders_above_are_made(tmp_path):
+    with writing(tmp_path / "runs" / "2" / "model") as new:
+        (new / DESCRIPTION).write_text("{}")
+    assert (tmp_path / "runs" / "2" / "model" / DESCRIPTION).is_file()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_fails_while_it_is_written_leaves_everything_as_it_was(original, copied, tmp_path, error):
+    before = contents(tmp_path)
+    with pytest.raises(error), writing(copied) as new:
+        save(original, new)
+        raise error
+    assert contents(tmp_path) == before
+
+
+@contextmanager
+def largest_file(size):
+    """Writing more into a file fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 100_000, 1_600_000])
+def test_a_full_disk_is_one_sentence_and_leaves_everything_as_it_was(original, copied, tmp_path, size):
+    before = contents(tmp_path)
+    with pytest.raises(BundleError) as error, largest_file(size), writing(copied) as new:
+        save(original, new)
+    assert str(error.value) == f"{copied} could not be written (File too large); what was there before is untouched."
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2"])
+def test_the_space_that_is_reserved_is_enough(name, tmp_path):
+    model = build_models(build_backbone(name, "none", (32, 32)), [LogitHead(("hat",), (1.0,), 1.0)])[1]
+    bundles._reserve(tmp_path / WEIGHTS, model)
+    reserved = (tmp_path / WEIGHTS).stat().st_size
+    model.save_weights(tmp_path / WEIGHTS)
+    assert 0.9 * reserved < (tmp_path / WEIGHTS).stat().st_size <= reserved
+
+
+def test_an_old_bundle_that_cannot_be_moved_back_and_forth(copied, tmp_path, monkeypatch):
+    """The second rename of the swap fails: the first is taken back."""
+    before, rename = contents(tmp_path), Path.rename
+
+    def failing(self, target):
+        if self.name.startswith(".model.new-"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(BundleError) as error, writing(copied) as new:
+        (new / DESCRIPTION).write_text("{}")
+    assert str(error.value) == (
+        f"{copied} could not be written (Input/output error); what was there before is untouched."
+    )
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("find", [load, check_out, lambda folder: Bundle if writing(folder).__enter__() else None])
+def test_a_kill_between_the_two_renames_loses_nothing(copied, tmp_path, find):
+    before = contents(copied)
+    copied.rename(tmp_path / ".model.old")
+    find(copied)
+    assert contents(copied) == before
+    assert not (tmp_path / ".model.old").exists()
+
+
+def test_what_a_kill_after_the_renames_left_is_cleared_by_the_next_writing(copied, tmp_path):
+    shutil.copytree(copied, tmp_path / ".model.old")
+    check_out(copied)
+    with writing(copied) as new:
+        (new / DESCRIPTION).write_text("{}")
+    assert contents(tmp_path) == {"model": None, f"model/{DESCRIPTION}": b"{}"}
+
+
+# --- check_out
+
+
+def make_folder_of_photos(path):
+    path.mkdir()
+    (path / "holiday.jpg").write_text("precious")
+
+
+def make_link(path):
+    target = path.with_name("elsewhere")
+    target.mkdir()
+    path.symlink_to(target)
+
+
+NO_BUNDLE = "holds something that is no bundle; it is left as it is, choose another --out."
+NO_FOLDER = "is not a folder; choose another --out."
+
+
+@pytest.mark.parametrize("door", [check_out, lambda path: writing(path).__enter__()])
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (make_folder_of_photos, NO_BUNDLE),
+        (lambda path: path.write_text("a file"), NO_FOLDER),
+        (make_link, NO_FOLDER),
+        (lambda path: path.symlink_to("nowhere"), NO_FOLDER),
+        (lambda path: path.symlink_to(path), NO_FOLDER),
+    ],
+)
+def test_what_is_no_bundle_is_never_replaced(tmp_path, make, complaint, door):
+    out = tmp_path / "out"
+    make(out)
+    before = contents(tmp_path)
+    with pytest.raises(UsageError) as error:
+        door(out)
+    assert str(error.value) == f"{out} {complaint}"
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "inside/..", "../here", "{cwd}"])
+def test_folders_that_cannot_be_replaced(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out = out.format(cwd=os.getcwd())
+    with pytest.raises(UsageError) as error:
+        check_out(out)
+    assert str(error.value) == f"{out} is not a folder that a bundle can replace; choose another --out."
+
+
+def test_an_absent_an_empty_folder_and_a_bundle_are_accepted(copied, tmp_path):
+    (tmp_path / "empty").mkdir()
+    before = contents(tmp_path)
+    for out in (copied, tmp_path / "empty", tmp_path / "absent", tmp_path / "a" / "b" / "c"):
+        check_out(out)
+        check_out(str(out))
+    assert contents(tmp_path) == before
+    with writing(tmp_path / "empty") as new:
+        (new / DESCRIPTION).write_text("{}")
+    assert (tmp_path / "empty" / DESCRIPTION).is_file()
+
+
+def test_a_folder_in_which_nothing_may_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(BundleError) as error:
+        check_out(tmp_path / "absent" / "model")
+    assert str(error.value) == (
+        f"{tmp_path}/absent/model cannot be written ({tmp_path} is not a folder you may write to); "
+        "choose another --out."
+    )
+
+
+def test_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError) as error:
+        check_out(tmp_path / "file" / "model")
+    assert str(error.value) == (
+        f"{tmp_path}/file/model cannot be written ({tmp_path}/file is not a folder you may write to); "
+        "choose another --out."
+    )
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(BundleError) as error:
+        check_out(path)
+    assert str(error.value) == f"{path} cannot be written (File name too long); choose another --out."
+    with pytest.raises(BundleError, match=r"cannot be read \(.*File name too long: .*\); run `multilabel fit` again\.$"):
+        load(path)
+
+
+@contextmanager
+def without_rights(folder):
+    """Nothing in `folder` can be reached; root, who could, becomes another user for a while."""
+    folder.chmod(0)
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_looked_into(copied, tmp_path):
+    with without_rights(tmp_path):
+        with pytest.raises(BundleError, match=r"model cannot be written \(Permission denied\); choose another --out\.$"):
+            check_out(copied)
+        with pytest.raises(BundleError, match=r"cannot be read \(.*Permission denied.*\); run `multilabel fit` again\.$"):
+            load(copied)
+
+
+# --- what cannot be loaded
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
+def test_a_folder_without_a_bundle(tmp_path, make):
+    make(tmp_path / "model")
+    with pytest.raises(BundleError) as error:
+        load(tmp_path / "model")
+    assert str(error.value) == (
+        f"{tmp_path}/model is not a bundle (it holds no {DESCRIPTION}); make one with `multilabel fit`."
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 5000, b'{"schema": 1,}'],
+    ids=["empty", "cut", "binary", "deep", "long", "comma"],
+)
+def test_a_description_that_is_no_json(copied, content):
+    (copied / DESCRIPTION).write_bytes(content)
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    message = str(error.value)
+    assert message.startswith(f"{copied / DESCRIPTION} cannot be read (")
+    assert message.endswith("); run `multilabel fit` again.")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", "{}", '{"schema": "1"}', '{"schema": null}'])
+def test_json_that_is_no_description(copied, content):
+    (copied / DESCRIPTION).write_text(content)
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    assert str(error.value) == f"{copied / DESCRIPTION} {NOT_A_BUNDLE}"
+
+
+def test_a_newer_schema(copied):
+    describe(copied, {**strict_json(copied / DESCRIPTION), "schema": 2, "heads": "unheard of"})
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    assert str(error.value) == (
+        f"{copied} was written by a newer multilabel; update with `pip install -U multilabel`."
+    )
+
+
+def changed(description, place, value):
+    """A copy with one value replaced."""
+    description = copy.deepcopy(description)
+    *way, last = place
+    inner = description
+    for key in way:
+        inner = inner[key]
+    inner[last] = value
+    return description
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (["backbone", "name"], "resnet51", "unknown backbone 'resnet51'; did you mean resnet50? known are "),
+        (["backbone", "name"], 7, "'int' object has no attribute 'lower'"),
+        (["backbone", "image_size"], [32, 10**9], "image size 32x1000000000 is out of range; expected 32 to 4096"),
+        (["backbone", "image_size"], [32, 1e999], "cannot convert float infinity to integer"),
+        (["backbone", "image_size"], [], "not enough values to unpack (expected 2, got 0)"),
+        (["heads", 0, "kind"], "softmax", "A head is an object whose kind is one of: logit; got "),
+        (["heads", 0, "attributes"], ["hat", "scarf"], "A head needs one pos_weight for each attribute; got 3 for 2."),
+        (["heads"], [], "it holds 22 arrays of 'multilabel', the model has 20 of its own shapes"),
+        (["heads"], None, "'NoneType' object is not iterable"),
+        (["thresholds"], [], "its thresholds do not belong to its attributes"),
+        (["thresholds", 0, "attribute"], "cap", "its thresholds do not belong to its attributes"),
+        (["thresholds", 1, "value"], float("nan"), "a threshold is not a finite number"),
+        (["thresholds", 1, "value"], "half", "could not convert string to float: 'half'"),
+        (["weights_sha256"], "0" * 64, f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}"),
+    ],
+)
+def test_a_description_that_does_not_fit(copied, place, value, reason):
+    describe(copied, changed(strict_json(copied / DESCRIPTION), place, value))
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    message = str(error.value)
+    assert message.startswith(f"{copied} is damaged ({reason}")
+    assert message.endswith("); run `multilabel fit` again.")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["run_name", "backbone", "heads", "thresholds", "weights_sha256", "provenance"])
+def test_a_description_without_a_key(copied, key):
+    description = strict_json(copied / DESCRIPTION)
+    del description[key]
+    describe(copied, description)
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    assert str(error.value) == f"{copied} is damaged ('{key}' is missing); run `multilabel fit` again."
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def take_those_of_another_run(path):
+    save_weights = small_bundle(seed=1).model.save_weights
+    save_weights(path)
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, take_those_of_another_run, lambda path: path.write_text("none")])
+def test_weights_that_are_not_the_saved_ones(copied, damage):
+    damage(copied / WEIGHTS)
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    reason = f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}"
+    assert str(error.value) == f"{copied} is damaged ({reason}); run `multilabel fit` again."
+
+
+def test_no_weights(copied):
+    (copied / WEIGHTS).unlink()
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    reason = f"[Errno 2] No such file or directory: '{copied / WEIGHTS}'"
+    assert str(error.value) == f"{copied} is damaged ({reason}); run `multilabel fit` again."
+
+
+def test_weights_that_are_no_keras_file(copied):
+    with h5py.File(copied / WEIGHTS, "w") as file:
+        file["something"] = np.zeros(3)
+    digest = hashlib.sha256((copied / WEIGHTS).read_bytes()).hexdigest()
+    describe(copied, {**strict_json(copied / DESCRIPTION), "weights_sha256": digest})
+    with pytest.raises(BundleError) as error:
+        load(copied)
+    reason = "it holds 0 arrays, the model has 22 of its own shapes"
+    assert str(error.value) == f"{copied} is damaged ({reason}); run `multilabel fit` again."
+
+
+def places(value, way=()):
+    """All places in a JSON document."""
+    if way:
+        yield list(way)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*way, key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("vgg16"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_the_description_says_it_is_a_bundle_or_a_sentence(saved, copied, data):
+    description = strict_json(saved / DESCRIPTION)
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.sampled_from(list(places(description))))
+        description = changed(description, place, data.draw(JSON))
+    describe(copied, description)
+    try:
+        loaded = load(copied)
+    except BundleError as error:
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(loaded, Bundle)
+        assert logits(loaded).shape == (5, 3)

@@ -1,0 +1,389 @@
+"""The command line as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from broken_pictures import broken_pictures
+from click.testing import CliRunner, Result
+from malformed import malformed_label_files
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+
+from multilabel.cli import main
+
+QUICK = ["--backbone", "cnn", "--weights", "none", "--image-size", "32", "--epochs", "3"]
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    """A command in this process; whatever happens, no traceback."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def shell(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, without any network to download from."""
+    nowhere = {
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "multilabel", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**environment, **nowhere}, **settings
+    )  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 pictures; `bright` is to be seen, `noise` is not; one file is absent, one is broken."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["gone.jpg 1 0", "broken.jpg 0 1"]
+    (folder / "images" / "broken.jpg").write_bytes(b"no picture")
+    for number in range(40):
+        bright = number % 2
+        pixels = rng.integers(0, 120, (40, 40, 3)) + 130 * bright
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number}.jpg")
+        lines.append(f"{number}.jpg {'NA' if number % 10 == 0 else bright} {rng.integers(2)}")
+    (folder / "labels.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Path:
+    out = folder / "model"
+    result = run("fit", "--labels", folder / "labels.txt", *QUICK, "--names", "bright,noise", "--out", out,
+                 "--cache", folder / "cache", "--run-name", "Test_run")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
+    assert sorted(path.name for path in bundle.iterdir()) == [
+        "history.csv",
+        "loss_curve.png",
+        "metrics.json",
+        "model.weights.h5",
+        "multilabel.json",
+        "predictions.csv",
+        "skipped.csv",
+    ]
+    assert list(csv.reader(io.StringIO((bundle / "skipped.csv").read_text()))) == [
+        ["image", "reason"],
+        ["gone.jpg", "no such file"],
+        ["broken.jpg", "not a picture that can be read (expected JPEG, PNG, WebP, GIF, BMP or TIFF)"],
+    ]
+    history = pd.read_csv(bundle / "history.csv")
+    assert list(history.columns) == ["iteration_number", "epoch", "training_loss", "validation_loss"]
+    assert history["iteration_number"].tolist() == list(range(1, len(history) + 1))
+    assert history["validation_loss"].notna().sum() == 3
+    assert json.loads((bundle / "multilabel.json").read_text())["run_name"] == "Test_run"
+
+
+def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> None:
+    predictions = pd.read_csv(bundle / "predictions.csv")
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    thresholds = json.loads((bundle / "multilabel.json").read_text())["thresholds"]
+    for (name, scores), threshold in zip(metrics["attributes"].items(), thresholds, strict=True):
+        known = predictions[predictions[name].notna()]
+        y, p = known[name].astype(int), known[f"{name}_probability"]
+        present = p > threshold["value"]
+        expected = {
+            "precision": precision_score(y, present),
+            "recall": recall_score(y, present),
+            "f1": f1_score(y, present),
+            "average_precision": average_precision_score(y, p),
+            "roc_auc": roc_auc_score(y, p),
+        }
+        assert scores["known"] == len(known)
+        for key, value in expected.items():
+            assert scores[key]["value"] == pytest.approx(value, abs=1e-12)
+
+
+def test_a_second_fit_computes_nothing_and_agrees(folder: Path, bundle: Path) -> None:
+    again = run("fit", "--labels", folder / "labels.txt", *QUICK, "--names", "bright,noise", "--out", folder / "again",
+                "--cache", folder / "cache")  # fmt: skip
+    assert "Features: 0 computed, 40 stored already" in again.output
+    for name in ("predictions.csv", "history.csv", "metrics.json"):
+        assert (folder / "again" / name).read_text() == (bundle / name).read_text()
+
+
+def test_fit_reports_what_it_left_out_and_what_is_chance(folder: Path) -> None:
+    result = run(
+        "fit", "--labels", folder / "labels.txt", *QUICK, "--out", folder / "report", "--cache", folder / "cache"
+    )
+    assert "Left out, because the file is absent: gone.jpg (1 in all)." in result.stderr
+    assert "broken.jpg: not a picture that can be read" in result.stderr
+    assert "attribute" in result.stdout
+    assert "95%" in result.stdout
+    assert "chance" in result.stdout
+    assert "The thresholds were chosen on the same pictures" in result.stdout
+    assert "The bundle is in" in result.stdout
+
+
+def test_infer_for_people(folder: Path, bundle: Path) -> None:
+    result = run("infer", "--model", bundle, folder / "images" / "0.jpg", folder / "images" / "1.jpg")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(folder / "images" / name) for name in ("0.jpg", "1.jpg")]
+    assert all("bright 0." in line for line in lines)
+
+
+def test_infer_takes_folders_and_a_list_on_stdin(folder: Path, bundle: Path) -> None:
+    listed = run(
+        "infer", "--model", bundle, "--format", "csv", "-", stdin=f"{folder}/images/3.jpg\n\n{folder}/images/5.jpg\n"
+    )
+    assert [row["image"] for row in csv.DictReader(io.StringIO(listed.stdout))] == [
+        f"{folder}/images/3.jpg",
+        f"{folder}/images/5.jpg",
+    ]
+    whole = run("infer", "--model", bundle, "--format", "jsonl", folder / "images")
+    rows = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert len(rows) == 41
+    assert [row["image"] for row in rows if row["error"]] == [f"{folder}/images/broken.jpg"]
+    assert whole.exit_code == 1
+    assert whole.stderr.endswith("1 of 41 pictures could not be read.\n")
+
+
+@pytest.mark.parametrize("style", ["text", "csv", "json", "jsonl"])
+def test_output_file_equals_stdout(style: str, folder: Path, bundle: Path, tmp_path: Path) -> None:
+    arguments = ["infer", "--model", bundle, "--format", style, folder / "images" / "1.jpg"]
+    assert run(*arguments, "--output", tmp_path / "out").stdout == ""
+    assert (tmp_path / "out").read_text() == run(*arguments).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_thresholds_of_a_call(folder: Path, bundle: Path) -> None:
+    def present(*thresholds: str) -> list[str]:
+        options = [part for threshold in thresholds for part in ("--threshold", threshold)]
+        result = run("infer", "--model", bundle, "--format", "json", *options, folder / "images" / "1.jpg")
+        return json.loads(result.stdout)[0]["present"]
+
+    assert present("0") == ["bright", "noise"]
+    assert present("1") == []
+    assert present("1", "noise=0") == ["noise"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit"], 2, "Missing option '--labels'"),
+        (["fit", "--labels", "x", "--image-size", "big"], 2, "'big' is not a size; expected pixels such as 224, or"),
+        (["fit", "--labels", "x", "--val-share", "1"], 2, "1.0 is not in the range 0<x<1"),
+        (["fit", "--labels", "x", "--lr", "0"], 2, "0.0 is not in the range x>0"),
+        (["fit", "--labels", "x", "--backbone", "resnet5"], 2, "unknown backbone 'resnet5'; did you mean resnet50?"),
+        (["fit", "--labels", "x", "--backbone", "cnn"], 2, "--backbone cnn comes without pretrained weights: "),
+        (["infer"], 2, "Missing argument 'PATH...'"),
+        (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it holds no multilabel.json)"),
+        (["nothing"], 2, "No such command 'nothing'"),
+        ([], 2, "Usage: main [OPTIONS] COMMAND"),
+    ],
+)
+def test_wrong_calls(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_threshold_that_is_none(folder: Path, bundle: Path) -> None:
+    for threshold, message in {
+        "noisy=0.5": "Error: --threshold noisy=0.5: there is no attribute 'noisy'; did you mean noise?\n",
+        "half": "Error: --threshold half: 'half' is not a number from 0 to 1.\n",
+        "noise=2": "Error: --threshold noise=2: '2' is not a number from 0 to 1.\n",
+    }.items():
+        result = run("infer", "--model", bundle, "--threshold", threshold, folder / "images" / "1.jpg")
+        assert result.exit_code == 2
+        assert result.stderr == message
+
+
+def test_fit_refuses_to_overwrite_what_is_no_bundle(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = run("fit", "--labels", folder / "labels.txt", *QUICK, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "holds something that is no bundle; it is left as it is, choose another --out." in result.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failed_fit_leaves_the_old_bundle(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    bad = tmp_path / "labels.txt"
+    bad.write_text("0.jpg 1 yes\n")
+    assert run("fit", "--labels", bad, *QUICK, "--out", bundle).exit_code == 1
+    diverging = ["--lr", "1e30", "--train-backbone"]
+    arguments = ["--labels", folder / "labels.txt", *QUICK, *diverging, "--out", bundle]
+    assert "the training loss is no longer a number; lower --lr" in run("fit", *arguments).stderr
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_strict_makes_an_absent_picture_an_error(folder: Path, tmp_path: Path) -> None:
+    result = run("fit", "--labels", folder / "labels.txt", *QUICK, "--strict", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "gone.jpg" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_attribute_without_labels_is_refused(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,known,unknown\n" + "".join(f"{number}.jpg,{number % 2},\n" for number in range(40)))
+    result = run("fit", "--labels", labels, "--images", folder / "images", *QUICK, "--out", tmp_path / "out",
+                 "--cache", folder / "cache")  # fmt: skip
+    assert result.exit_code == 1
+    assert "has a known label for unknown; label some pictures for it, or leave it out." in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_attribute_with_one_class_is_warned_of(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,a,always\n" + "".join(f"{number}.jpg,{number % 2},1\n" for number in range(40)))
+    result = run("fit", "--labels", labels, "--images", folder / "images", *QUICK, "--out", tmp_path / "out",
+                 "--cache", folder / "cache")  # fmt: skip
+    assert result.exit_code == 0
+    assert "always: no 0 among its known labels in the training part; its pos_weight is 1." in result.stderr
+    assert "always cannot be judged" in result.stdout
+
+
+def test_200_malformed_label_files(folder: Path, tmp_path: Path) -> None:
+    count = 0
+    for kind, content in malformed_label_files(200):
+        labels = folder / "malformed.txt"
+        labels.write_bytes(content)
+        result = run("fit", "--labels", labels, *QUICK, "--out", tmp_path / "out")
+        assert result.exit_code == 1, (kind, result.output)
+        assert result.stderr.startswith("Error: "), kind
+        assert list(tmp_path.iterdir()) == [], kind
+        count += 1
+    assert count == 200
+
+
+def test_60_broken_pictures(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "images"
+    pictures.mkdir()
+    names = []
+    for name, content in broken_pictures(60):
+        (pictures / name).write_bytes(content)
+        names.append(name)
+    (tmp_path / "labels.csv").write_text("image,a\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names)))
+    alone = run("fit", "--labels", tmp_path / "labels.csv", *QUICK, "--out", tmp_path / "out")
+    assert alone.exit_code == 1
+    assert "none of the 60 pictures can be read; the first: " in alone.stderr
+    assert not (tmp_path / "out").exists()
+
+    good = "".join(f"{folder}/images/{number}.jpg,{number % 2}\n" for number in range(40))
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write(good)
+    mixed = run(
+        "fit", "--labels", tmp_path / "labels.csv", *QUICK, "--out", tmp_path / "out", "--cache", tmp_path / "cache"
+    )
+    assert mixed.exit_code == 0, mixed.output
+    assert pd.read_csv(tmp_path / "out" / "skipped.csv")["image"].tolist() == names
+
+    predicted = run("infer", "--model", bundle, "--format", "json", *(pictures / name for name in names))
+    assert predicted.exit_code == 1
+    assert [bool(row["error"]) for row in json.loads(predicted.stdout)] == [True] * 60
+    assert predicted.stderr == "60 of 60 pictures could not be read.\n"
+
+
+def test_without_network_one_sentence_and_nothing_written(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "keras"
+    result = run_offline(folder, tmp_path, home)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    sentence = result.stderr.splitlines()[-1]
+    assert sentence.startswith("Error: the ImageNet weights of resnet50 could not be downloaded (")
+    assert sentence.endswith(
+        f"put resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 into {home / 'models'} on a machine without "
+        "network, or pass --weights FILE, or choose a --backbone whose weights you have."
+    )
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def run_offline(folder: Path, tmp_path: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    arguments = ["fit", "--labels", folder / "labels.txt", "--out", tmp_path / "out"]
+    os.environ["KERAS_HOME"] = str(home)
+    try:
+        return shell(*arguments)
+    finally:
+        del os.environ["KERAS_HOME"]
+
+
+def test_tensorflow_keeps_quiet(folder: Path, bundle: Path) -> None:
+    result = shell("infer", "--model", bundle, folder / "images" / "1.jpg")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path, bundle: Path) -> None:
+    command = f"{sys.executable} -m multilabel infer --model {bundle} {folder}/images {folder}/images | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("wait_for", ["Features:", "Training part:"])
+def test_ctrl_c_ends_with_one_line(wait_for: str, root: Path, tmp_path: Path) -> None:
+    arguments = ["fit", "--labels", root / "data" / "labels.txt", *QUICK[:-1], "100000", "--patience", "100000"]
+    command = [sys.executable, "-m", "multilabel", *map(str, arguments), "--out", "out", "--cache", "cache"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(wait_for):
+                break
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out == ""
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("Error: Stopped after ")
+    assert "Stored features are kept" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_real_data_through_the_command(shared: Path, tmp_path: Path) -> None:
+    aimonk = shared / "data" / "aimonk"
+    weights = shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"
+    arguments = ["fit", "--labels", aimonk / "labels.txt", "--backbone", "mobilenet_v2", "--weights", weights]
+    arguments += ["--cache", tmp_path / "cache", "--out", tmp_path / "model"]
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "absent: image_489.jpg, image_624.jpg, image_875.jpg (3 in all)." in first.stderr
+    assert "700 pictures, 4 attributes, 2,537 of 2,800 labels known (91%)." in first.stderr
+    for attribute in ("attr1", "attr2", "attr3"):
+        assert f"{attribute} is not better than chance" in first.stdout
+    assert pd.read_csv(tmp_path / "model" / "skipped.csv")["image"].tolist() == [
+        "image_489.jpg",
+        "image_624.jpg",
+        "image_875.jpg",
+    ]
+    assert "Features: 0 computed" in run(*arguments).stderr
+    predicted = run("infer", "--model", tmp_path / "model", "--format", "jsonl", aimonk / "images")
+    assert predicted.exit_code == 0
+    assert len(predicted.stdout.splitlines()) == 700
+    stored = pd.read_csv(tmp_path / "model" / "predictions.csv").set_index("image")["attr1_probability"]
+    served = {Path(row["image"]).name: row["attributes"]["attr1"]["probability"]
+              for row in map(json.loads, predicted.stdout.splitlines())}  # fmt: skip
+    for image, probability in stored.items():
+        assert served[str(image)] == pytest.approx(probability, abs=1e-5)

@@ -1,0 +1,150 @@
+"""What holds for the project as a whole: floors, public names, documentation, start-up."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+import multilabel
+from multilabel.cli import main
+
+FLOORS = [
+    {"errors", "config", "labels", "splits", "images"},
+    {"metrics", "thresholds"},
+    {"losses", "heads", "backbones"},
+    {"features", "training", "bundle"},
+    {"inference", "evaluation", "report"},
+    {"pipeline", "cli", "__main__", "__init__"},
+]
+FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+MODULES = sorted(path.stem for path in Path(multilabel.__file__).parent.glob("*.py"))
+PUBLIC = [
+    "UNKNOWN",
+    "FitConfig",
+    "LabelTable",
+    "MaskedBCE",
+    "MultilabelError",
+    "fit",
+    "load_bundle",
+    "masked_bce",
+    "predict",
+    "read_labels",
+]
+
+
+def imports_of(module: str) -> set[str]:
+    """The package's own modules that a module imports, wherever in the file."""
+    tree = ast.parse((Path(multilabel.__file__).parent / f"{module}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {name for name in names if name in MODULES}
+    return found
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(MODULES) == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_only_downwards(module: str) -> None:
+    above = {name for name in imports_of(module) if FLOOR_OF[name] > FLOOR_OF[module]}
+    assert not above
+
+
+def test_imports_have_no_cycle() -> None:
+    left = {module: imports_of(module) for module in MODULES}
+    while left:
+        free = {module for module, needed in left.items() if not needed & set(left)}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {module: needed for module, needed in left.items() if module not in free}
+
+
+def test_losses_can_be_lifted_out() -> None:
+    assert imports_of("losses") <= {"labels"}
+
+
+def test_public_names_are_pinned_and_exist() -> None:
+    assert multilabel.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert getattr(multilabel, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = multilabel.nothing
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in PUBLIC:
+        if name != "UNKNOWN":
+            assert getattr(multilabel, name).__doc__
+
+
+def test_readme_documents_every_command_and_option(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    for name, command in main.commands.items():
+        assert f"multilabel {name}" in readme
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert f"`{parameter.opts[0]}" in readme, f"{name} {parameter.opts[0]} is not in README.md"
+
+
+def test_readme_documents_every_public_name(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    assert [name for name in PUBLIC if f"`{name}`" not in readme] == []
+
+
+def test_readme_is_short_enough_to_read(root: Path) -> None:
+    assert len((root / "README.md").read_text().splitlines()) <= 400
+
+
+def test_metadata_stands_in_setup_cfg_alone(root: Path) -> None:
+    assert "[project]" not in (root / "pyproject.toml").read_text()
+    metadata = configparser.ConfigParser()
+    metadata.read(root / "setup.cfg")
+    assert metadata["metadata"]["license_expression"] == "Apache-2.0"
+    assert f"## {multilabel.__version__}" in (root / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["infer", "--help"], ["--version"]])
+def test_help_is_quick_and_does_not_load_tensorflow(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom multilabel.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(heavy)}' if heavy else code)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 5  # TensorFlow alone takes longer where this matters
+
+
+def test_importing_the_loss_brings_in_keras_alone() -> None:
+    # Keras itself may load some of these, so what it loads is taken away.
+    code = (
+        "import sys, keras; before = set(sys.modules)\n"
+        "from multilabel import masked_bce\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(' '.join(sorted(new & {'pandas', 'sklearn', 'PIL', 'matplotlib', 'click', 'tqdm', 'platformdirs'})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_nothing_private_is_in_the_repository(root: Path) -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=False)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    for name in files.stdout.splitlines():
+        path = root / name
+        if path.suffix in {".py", ".md", ".cfg", ".toml", ".txt", ".csv", ""} and path.is_file():
+            assert not re.search(r"/home/\w|/Users/\w|/root/\w", path.read_text(errors="replace")), name

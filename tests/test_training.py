@@ -1,0 +1,479 @@
+"""The trainer: its batches, its numbers against a float64 training in NumPy, when it stops and what it keeps."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from multilabel import training
+from multilabel.backbones import build_backbone, freeze, thaw
+from multilabel.errors import DataError, ImageError, Interrupted
+from multilabel.heads import LogitHead
+from multilabel.images import read_image
+from multilabel.training import Batches, Pictures, build_models, predict_logits, train
+
+NAMES = ("hat", "scarf", "coat")
+DIMENSION = 8
+OPTIONS = {"epochs": 3, "lr": 0.01, "patience": 10}
+
+
+# --- data, models and the oracle
+
+
+def drawn(n=120, unknown=0.3, seed=0):
+    """Features, the truth that a linear rule makes of them, and the labels that are left of it."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, DIMENSION)).astype(np.float32)
+    truth = (x @ rng.normal(size=(DIMENSION, len(NAMES))) > [-1, 0, 1]).astype(np.int8)
+    return x, truth, np.where(rng.random(truth.shape) < unknown, -1, truth).astype(np.int8)
+
+
+def linear(seed=0, names=("attributes",)):
+    """A model of heads on features, and nothing else; the same for the same seed."""
+    keras.utils.set_random_seed(seed)
+    features = keras.Input((DIMENSION,))
+    return keras.Model(features, {name: keras.layers.Dense(len(NAMES), name=name)(features) for name in names})
+
+
+def fitted(x, y, *, rows=None, validation=None, batch_size=16, seed=0, **options):
+    """A head trained from the same first weights: (model, history)."""
+    rows = np.arange(len(x) * 3 // 4) if rows is None else rows
+    validation = np.arange(len(x) * 3 // 4, len(x)) if validation is None else validation
+    head = LogitHead.for_labels(NAMES, y[rows])
+    model = linear()
+    targets = {head.name: y}
+    batches = Batches(x, targets, rows, batch_size, seed), Batches(x, targets, validation, batch_size)
+    return model, train(model, [head], *batches, **{**OPTIONS, **options})
+
+
+@functools.cache
+def usual():
+    """What most others are compared with."""
+    x, _, y = drawn()
+    return fitted(x, y)
+
+
+def cell_losses(y, z, pos_weight):
+    """Per cell, its loss and d loss / d logit, both 0 where unknown; and which cells are known."""
+    known, p, w = y >= 0, 1 / (1 + np.exp(-z)), np.asarray(pos_weight)
+    losses = np.where(y == 1, -w * np.log(p), -np.log(1 - p))
+    slopes = np.where(y == 1, w * (p - 1), p)
+    return np.where(known, losses, 0), np.where(known, slopes, 0), known
+
+
+def mean_known_loss(y, z, pos_weight):
+    losses, _, known = cell_losses(y, z, pos_weight)
+    return losses.sum() / known.sum()
+
+
+def numpy_training(x, y, epochs, validation, weights, lr):
+    """Adam (Kingma and Ba 2015, algorithm 1) in float64, on the given batches of rows in each of the epochs."""
+    x, weights = x.astype(float), [value.astype(float) for value in weights]
+    first, second, step = [0.0, 0.0], [0.0, 0.0], 0
+    rows = np.concatenate(epochs[0])
+    positives, negatives = (y[rows] == 1).sum(axis=0), (y[rows] == 0).sum(axis=0)
+    pos_weight, coverage = negatives / positives, (y[rows] >= 0).mean()
+    training_loss, validation_loss, after_epoch = [], [], []
+    for batches in epochs:
+        for batch in batches:
+            losses, slopes, known = cell_losses(y[batch], x[batch] @ weights[0] + weights[1], pos_weight)
+            training_loss.append(losses.sum() / known.sum())
+            slopes = slopes / (slopes.size * coverage)
+            step += 1
+            for index, gradient in enumerate([x[batch].T @ slopes, slopes.sum(axis=0)]):
+                first[index] = 0.9 * first[index] + 0.1 * gradient
+                second[index] = 0.999 * second[index] + 0.001 * gradient**2
+                mean, square = first[index] / (1 - 0.9**step), second[index] / (1 - 0.999**step)
+                # Keras adds epsilon before it corrects the bias of the second moment.
+                weights[index] = weights[index] - lr * mean / (np.sqrt(square) + 1e-7 / np.sqrt(1 - 0.999**step))
+        validation_loss.append(mean_known_loss(y[validation], x[validation] @ weights[0] + weights[1], pos_weight))
+        after_epoch.append(weights.copy())
+    return training_loss, validation_loss, after_epoch
+
+
+def assert_same_weights(model, other):
+    for value, expected in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.fixture(scope="module")
+def picture_paths(tmp_path_factory):
+    """Twelve pictures of 32 px: reddish ones and bluish ones by turns."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    paths = []
+    for index in range(12):
+        pixels = rng.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+        pixels[..., 0 if index % 2 else 2] += 130
+        paths.append(str(folder / f"{index}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+# --- Batches and Pictures
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_batches_hold_every_row_once_in_each_epoch(n, batch_size, seed):
+    rows = np.random.default_rng(seed).choice(100, n, replace=False)
+    x, y = np.arange(100.0)[:, None], np.arange(200).reshape(100, 2)
+    batches = Batches(x, {"attributes": y}, rows, batch_size, seed)
+    for _ in range(2):
+        drawn_batches = [batches[index] for index in range(batches.num_batches)]
+        sizes = [len(inputs) for inputs, _ in drawn_batches]
+        assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+        assert 1 <= sizes[-1] <= batch_size
+        seen = np.concatenate([inputs[:, 0] for inputs, _ in drawn_batches]).astype(int)
+        assert sorted(seen) == sorted(rows)
+        labels = np.concatenate([targets["attributes"] for _, targets in drawn_batches])
+        np.testing.assert_array_equal(labels, y[seen])
+        batches.on_epoch_end()
+
+
+def orders(seed, *, rows=range(30), batch_size=7, epochs=3, x=None):
+    batches = Batches(np.arange(30.0) if x is None else x, {}, np.array(rows), batch_size, seed)
+    found = []
+    for _ in range(epochs):
+        found.append(batches.order.tolist())
+        batches.on_epoch_end()
+    return found
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first = orders(0)
+    assert first == orders(0, batch_size=3, x=np.zeros(30))
+    assert first[0] != first[1] != first[2] != first[0]
+    assert all(order != other for order, other in zip(first, orders(1), strict=True))
+
+
+def test_looking_at_batches_does_not_change_the_order():
+    batches = Batches(np.arange(30.0), {}, np.arange(30), 7, 0)
+    looked_at = [batches[4][0], batches[0][0], batches[4][0]]
+    np.testing.assert_array_equal(looked_at[0], looked_at[2])
+    batches.on_epoch_end()
+    assert batches.order.tolist() == orders(0)[1]
+
+
+def test_without_a_seed_the_order_is_that_of_the_rows():
+    assert orders(None, rows=[5, 2, 9]) == [[5, 2, 9]] * 3
+
+
+def test_batches_of_pictures_are_decoded_files(picture_paths):
+    rows = np.array([3, 0, 7])
+    batches = Batches(Pictures(picture_paths, (40, 32)), {"attributes": np.arange(12)}, rows, 2)
+    (first, _), (second, targets) = batches[0], batches[1]
+    assert (first.shape, first.dtype, second.shape) == ((2, 40, 32, 3), np.uint8, (1, 40, 32, 3))
+    for pixels, row in zip(np.concatenate([first, second]), rows, strict=True):
+        np.testing.assert_array_equal(pixels, read_image(picture_paths[row], (40, 32)))
+    assert targets["attributes"].tolist() == [7]
+
+
+def test_a_picture_that_cannot_be_read_is_an_error():
+    with pytest.raises(ImageError, match=r"^gone\.png: no such file$"):
+        Pictures(["gone.png"], (32, 32))[np.array([0])]
+
+
+# --- models
+
+
+def test_both_models_are_one(picture_paths):
+    backbone = build_backbone("cnn", "none", (32, 32))
+    freeze(backbone)
+    heads = [LogitHead(NAMES, (1.0,) * 3, 1.0), LogitHead(("warm",), (1.0,), 1.0, name="season")]
+    heads_model, model = build_models(backbone, heads)
+    pixels = Pictures(picture_paths, (32, 32))[np.arange(12)]
+    features = backbone.model.predict(pixels, verbose=0)
+    assert features.shape == (12, backbone.dimension)
+
+    def compare():
+        on_pixels, on_features = model.predict(pixels, verbose=0), heads_model.predict(features, verbose=0)
+        assert {name: logits.shape for name, logits in on_pixels.items()} == {"attributes": (12, 3), "season": (12, 1)}
+        for name in on_pixels:
+            np.testing.assert_allclose(on_pixels[name], on_features[name], rtol=1e-5, atol=1e-6)
+        return on_pixels["attributes"]
+
+    before = compare()
+    batches = Batches(features, {"attributes": np.ones((12, 3)), "season": np.ones((12, 1))}, np.arange(12), 4)
+    train(heads_model, heads, batches, batches, **{**OPTIONS, "epochs": 1})
+    assert (compare() > before).all()  # what the one has learnt the other knows
+
+
+# --- the numbers
+
+
+class Recorded:
+    """Features that remember which rows were asked for."""
+
+    def __init__(self, x):
+        self.x, self.asked = x, []
+
+    def __getitem__(self, rows):
+        self.asked.append(rows)
+        return self.x[rows]
+
+
+def test_training_equals_a_training_in_numpy():
+    x, _, y = drawn()
+    rows, validation = np.arange(90), np.arange(90, 120)
+    model, fed = linear(), Recorded(x)
+    first_weights = model.get_weights()
+    head = LogitHead.for_labels(NAMES, y[rows])
+    targets = {head.name: y}
+    batches = Batches(fed, targets, rows, 16, seed=5)
+    history = train(model, [head], batches, Batches(x, targets, validation, 16), epochs=4, lr=0.02, patience=9)
+
+    asked = fed.asked[-24:]  # before, Keras looks at some to learn their shapes
+    epochs = [asked[start : start + 6] for start in range(0, 24, 6)]
+    assert all(sorted(np.concatenate(epoch)) == list(rows) for epoch in epochs)
+    assert len({tuple(np.concatenate(epoch)) for epoch in epochs}) == 4
+    training_loss, validation_loss, after_epoch = numpy_training(x, y, epochs, validation, first_weights, lr=0.02)
+    assert history.epoch_ends == [6, 12, 18, 24]
+    np.testing.assert_allclose(history.training_loss, training_loss, rtol=1e-5)
+    np.testing.assert_allclose(history.validation_loss, validation_loss, rtol=1e-5)
+    assert history.best_epoch == 1 + np.argmin(validation_loss)
+    for value, expected in zip(model.get_weights(), after_epoch[history.best_epoch - 1], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_losses_of_several_heads_are_summed():
+    x, _, y = drawn()
+    y_too = np.where(np.arange(120)[:, None] % 2, y, -1)  # half as many known cells
+    targets = {"a": y, "b": y_too}
+    heads = [LogitHead.for_labels(NAMES, target, name) for name, target in targets.items()]
+    model = linear(names=("a", "b"))
+    batches = Batches(x, targets, np.arange(120), 50)
+
+    def expected(rows):
+        z = model.predict(x[rows], verbose=0)
+        return sum(mean_known_loss(targets[head.name][rows], z[head.name], head.pos_weight) for head in heads)
+
+    at_first = expected(np.arange(50))
+    history = train(model, heads, batches, batches, epochs=1, lr=0.01, patience=1)
+    assert history.training_loss[0] == pytest.approx(at_first, rel=1e-5)
+    assert history.validation_loss[0] == pytest.approx(expected(np.arange(120)), rel=1e-5)
+
+
+def test_the_kept_weights_have_the_loss_that_was_logged_for_the_best_epoch():
+    x, _, y = drawn()
+    model, history = fitted(x, y, epochs=30, lr=0.5, patience=2)
+    assert 1 < history.best_epoch < len(history.epoch_ends)
+    head, validation = LogitHead.for_labels(NAMES, y[:90]), np.arange(90, 120)
+    z = predict_logits(model, Batches(x, {}, validation, 7))["attributes"].astype(float)
+    assert history.validation_loss[history.best_epoch - 1] == min(history.validation_loss)
+    assert min(history.validation_loss) == pytest.approx(
+        mean_known_loss(y[validation], z, head.pos_weight), rel=1e-5
+    )
+
+
+def test_a_rule_is_learnt_although_a_third_of_the_labels_is_unknown():
+    x, truth, y = drawn(800)
+    model, history = fitted(x, y, batch_size=60, epochs=15, lr=0.1)
+    z = predict_logits(model, Batches(x, {}, np.arange(600, 800), 200))["attributes"]
+    for column, name in enumerate(NAMES):
+        assert roc_auc_score(truth[600:, column], z[:, column]) > 0.99, name
+    assert history.validation_loss[-1] < history.validation_loss[0] / 2
+
+
+def test_logits_come_in_the_order_of_the_rows():
+    x, _, _ = drawn()
+    model = linear()
+    rows = np.array([7, 3, 99, 0, 50])
+    z = predict_logits(model, Batches(x, {}, rows, 2))
+    weights, bias = model.get_weights()
+    assert list(z) == ["attributes"]
+    np.testing.assert_allclose(z["attributes"], x[rows] @ weights + bias, rtol=1e-4, atol=1e-5)
+
+
+# --- unknown cells
+
+
+@pytest.mark.parametrize(("dtype", "unknown"), [(np.float32, np.nan), (np.float32, -1), (np.int64, -7)])
+def test_whatever_stands_for_unknown_the_training_is_the_same_to_the_bit(dtype, unknown):
+    x, _, y = drawn()
+    other = y.astype(dtype)
+    other[y < 0] = unknown
+    head, model = LogitHead.for_labels(NAMES, y[:90]), linear()
+    targets = {head.name: other}
+    batches, held_out = Batches(x, targets, np.arange(90), 16, 0), Batches(x, targets, np.arange(90, 120), 16)
+    history = train(model, [head], batches, held_out, **OPTIONS)
+    expected_model, expected_history = usual()
+    assert history == expected_history
+    assert_same_weights(model, expected_model)
+
+
+def test_pictures_without_a_known_label_teach_nothing():
+    x, _, y = drawn()
+    y[::5] = -1
+    changed = x.copy()
+    changed[::5] = np.random.default_rng(9).normal(size=changed[::5].shape) * 100
+    (model, history), (other_model, other_history) = fitted(x, y), fitted(changed, y)
+    assert history == other_history
+    assert_same_weights(model, other_model)
+
+
+def test_a_picture_teaches_nothing_about_the_attribute_that_is_unknown():
+    x, _, y = drawn()
+    unknown = np.flatnonzero(y[:90, 0] < 0)
+    changed = x.copy()
+    changed[unknown] += 1
+    known = {"validation": np.flatnonzero(y[:, 0] >= 0)}  # the same pictures judge both
+    (model, history), (other, other_history) = fitted(x, y, lr=1e-3, **known), fitted(changed, y, lr=1e-3, **known)
+    assert history.best_epoch == other_history.best_epoch == 3
+    for value, other_value in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(value[..., 0], other_value[..., 0])
+        assert (value[..., 1:] != other_value[..., 1:]).all()
+
+
+def test_unlabelled_pictures_leave_the_step_of_a_whole_batch_as_it_is():
+    x, _, y = drawn(60)
+    more_x, more_y = np.concatenate([x, x]), np.concatenate([y, np.full_like(y, -1)])
+    validation = np.arange(60)
+    model, _ = fitted(x, y, rows=validation, validation=validation, batch_size=1000, epochs=2)
+    other, _ = fitted(more_x, more_y, rows=np.arange(120), validation=validation, batch_size=1000, epochs=2)
+    for value, expected in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
+# --- when it stops, and what it keeps
+
+
+@functools.cache
+def contradicted():
+    """Data whose validation part says the opposite of its training part, so that it gets worse from the start."""
+    x, truth, _ = drawn()
+    y = truth.copy()
+    y[90:] = 1 - y[90:]
+    return x, y
+
+
+@functools.cache
+def after_one_epoch():
+    x, y = contradicted()
+    return fitted(x, y, epochs=1)[0]
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_it_stops_after_so_many_epochs_without_improvement_and_restores_the_best_weights(patience):
+    x, y = contradicted()
+    model, history = fitted(x, y, epochs=50, patience=patience)
+    assert (len(history.validation_loss), history.best_epoch) == (1 + patience, 1)
+    assert len(history.training_loss) == history.epoch_ends[-1] == 6 * (1 + patience)
+    assert_same_weights(model, after_one_epoch())
+
+
+def test_the_best_weights_are_restored_also_when_the_epochs_run_out():
+    x, y = contradicted()
+    model, history = fitted(x, y, epochs=2, patience=50)
+    assert (len(history.validation_loss), history.best_epoch) == (2, 1)
+    assert history.validation_loss[0] < history.validation_loss[1]
+    assert_same_weights(model, after_one_epoch())
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit():
+    x, _, y = drawn()
+    (model, history), (again, history_again), (other, _) = usual(), fitted(x, y), fitted(x, y, seed=1)
+    assert history == history_again
+    assert_same_weights(model, again)
+    assert (model.get_weights()[0] != other.get_weights()[0]).any()
+
+
+@pytest.mark.parametrize("what", ["on_train_batch_end", "on_epoch_end"])
+def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
+    calls = []
+
+    def interrupted(self, number, logs=None, original=getattr(training._Log, what)):
+        calls.append(number)
+        if len(calls) == {"on_train_batch_end": 14, "on_epoch_end": 2}[what]:
+            raise KeyboardInterrupt
+        original(self, number, logs)
+
+    monkeypatch.setattr(training._Log, what, interrupted)
+    x, _, y = drawn()
+    with pytest.raises(Interrupted) as error:
+        fitted(x, y)
+    epochs = {"on_train_batch_end": "2 epochs", "on_epoch_end": "1 epoch"}[what]
+    assert str(error.value) == (
+        f"Stopped after {epochs} of training; no bundle was written. "
+        "Stored features are kept, and the same command starts training again from them."
+    )
+
+
+def test_a_loss_that_is_no_number_becomes_a_sentence():
+    x, _, y = drawn()
+    with pytest.raises(DataError) as error:
+        fitted(x, y, lr=1e38)
+    assert str(error.value) == "the training loss is no longer a number; lower --lr (it was 1e+38)."
+
+
+def test_nothing_is_printed_unless_asked_for(capfd):
+    x, _, y = drawn()
+    fitted(x, y, epochs=1)
+    assert "epoch" not in "".join(capfd.readouterr())
+
+
+# --- end to end
+
+
+class Vanishing(Pictures):
+    """Pictures of which one is gone when it is asked for again."""
+
+    asked = 0
+
+    def __getitem__(self, indices):
+        self.asked += 1
+        if self.asked == 6:
+            os.rename(self.paths[0], self.paths[0] + ".gone")
+        return super().__getitem__(indices)
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    """A small network with its heads, on pictures of 32 px, ready to be trained."""
+    keras.utils.set_random_seed(0)
+    backbone = build_backbone("cnn", "none", (32, 32))
+    head = LogitHead(("red", "blue"), (1.0, 1.0), 0.75)
+    model = build_models(backbone, [head])[1]
+    thaw(backbone)
+    return backbone, head, model
+
+
+def test_end_to_end_training_moves_the_backbone_and_lowers_the_loss(cnn, picture_paths):
+    backbone, head, model = cnn
+    y = np.stack([np.arange(12) % 2, 1 - np.arange(12) % 2], axis=1)
+    y[[0, 1, 6, 7], [0, 1, 1, 0]] = -1
+    before = backbone.model.get_weights()
+    pictures, targets = Pictures(picture_paths, (32, 32)), {"attributes": y}
+    batches = Batches(pictures, targets, np.arange(8), 4, 0)
+    held_out = Batches(pictures, targets, np.arange(8, 12), 4)
+    history = train(model, [head], batches, held_out, epochs=8, lr=3e-3, patience=9)
+    assert history.epoch_ends == list(range(2, 18, 2))
+    assert np.mean(history.training_loss[-4:]) < np.mean(history.training_loss[:4]) / 4
+    moved = [(a != b).any() for a, b in zip(before, backbone.model.get_weights(), strict=True)]
+    assert all(moved)  # BatchNorm's statistics too: these weights are not pretrained
+    z = predict_logits(model, held_out)["attributes"].astype(float)
+    kept = history.validation_loss[history.best_epoch - 1]
+    assert kept == pytest.approx(mean_known_loss(y[8:], z, head.pos_weight), rel=1e-4)
+    assert ((z > 0) == y[8:]).all()
+
+
+def test_a_picture_that_vanishes_during_training_is_named(cnn, picture_paths, tmp_path):
+    _, head, model = cnn
+    paths = [str(tmp_path / os.path.basename(path)) for path in picture_paths[:4]]
+    for path, original in zip(paths, picture_paths[:4], strict=True):
+        os.link(original, path)
+    pictures = Vanishing(paths, (32, 32))
+    batches = Batches(pictures, {"attributes": np.zeros((4, 2))}, np.arange(4), 2)
+    with pytest.raises(ImageError) as error:
+        train(model, [head], batches, batches, **OPTIONS)
+    assert str(error.value) == f"{paths[0]}: no such file"
+    with pytest.raises(ImageError) as error:
+        predict_logits(model, Batches(pictures, {}, np.arange(3, -1, -1), 1))
+    assert str(error.value) == f"{paths[0]}: no such file"
