@@ -27,7 +27,7 @@ from .errors import UsageError, WeightsError
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
 CNN = "cnn"
-CNN_FILTERS = (32, 64, 128, 256)
+CNN_FILTERS = (16, 32, 64, 128)
 SMALLEST_SIDE = 32
 LARGEST_SIDE = 4096
 _IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
@@ -90,7 +90,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base": Architecture("ConvNeXtBase", "builtin"),
     "convnext_large": Architecture("ConvNeXtLarge", "builtin"),
     "convnext_xlarge": Architecture("ConvNeXtXLarge", "builtin"),
-    CNN: Architecture("", "tf", 96),
+    CNN: Architecture("", "tf", 64),
 }
 
 

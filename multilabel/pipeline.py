@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +22,13 @@ from .config import FitConfig
 from .errors import DataError, UsageError
 from .evaluation import Evaluation, evaluate, verdicts
 from .features import Extraction, FeatureStore, check, default_cache, extract
-from .heads import LogitHead
+from .heads import LogitHead, missing_classes
 from .labels import UNKNOWN, LabelTable, locate_images, read_labels
 from .splits import train_val_split
 from .thresholds import choose_thresholds
 from .training import Batches, History, Inputs, Pictures, build_models, predict_logits, train
 
+_NAMED = 20  # so many unreadable pictures are named in the terminal
 _log = logging.getLogger("multilabel")
 
 
@@ -178,8 +178,10 @@ def _read_pictures(
     if not config.train_backbone:
         stored = len(set(digests)) - extraction.computed
         _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already ({seconds:.1f} s).")
-    for error in extraction.errors:
+    for error in extraction.errors[:_NAMED]:
         _log.warning(f"Left out, because it cannot be read: {error}")
+    if len(extraction.errors) > _NAMED:
+        _log.warning(f"... and {len(extraction.errors) - _NAMED:,} more; skipped.csv in the bundle lists them all.")
     skipped = [(name, "no such file") for name in absent]
     skipped += [(names[table.images.index(error.path)], error.reason) for error in extraction.errors]
     return _Data(table.take(rows), [names[row] for row in rows], digests, skipped, inputs, extraction.computed, seconds)
@@ -202,8 +204,9 @@ def _train(
 ) -> _Fitted:
     y = data.table.y
     head = LogitHead.for_labels(data.table.names, y[training])
-    for name, what in _one_sided(data.table.names, y[training]):
-        _log.warning(f"{name}: no {what} among its known labels in the training part; its pos_weight is 1.")
+    for label, names in zip("10", missing_classes(data.table.names, y[training]), strict=True):
+        for name in names:
+            _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
     _log.info(f"Training part: {len(training):,} pictures; validation part: {len(validation):,}.")
     keras.utils.set_random_seed(config.seed)
     heads_model, model = build_models(backbone, [head])
@@ -230,16 +233,6 @@ def _train(
     )
     freeze(backbone)
     return _Fitted(head, model, history, head.to_probs(predict_logits(trained, held_out)[head.name]), seconds)
-
-
-def _one_sided(names: Sequence[str], y: np.ndarray) -> list[tuple[str, str]]:
-    missing = [(y == 1).any(axis=0), (y == 0).any(axis=0)]
-    return [
-        (name, what)
-        for what, seen in zip(("1", "0"), missing, strict=True)
-        for name, there in zip(names, seen, strict=True)
-        if not there
-    ]
 
 
 def _write_tables(folder: Path, evaluation: Evaluation, data: _Data, fitted: _Fitted, validation: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from malformed import malformed_label_files
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
+from multilabel import load_bundle
 from multilabel.cli import main
 
 QUICK = ["--backbone", "cnn", "--weights", "none", "--image-size", "32", "--epochs", "3"]
@@ -301,6 +303,38 @@ def test_60_broken_pictures(folder: Path, bundle: Path, tmp_path: Path) -> None:
     assert predicted.exit_code == 1
     assert [bool(row["error"]) for row in json.loads(predicted.stdout)] == [True] * 60
     assert predicted.stderr == "60 of 60 pictures could not be read.\n"
+
+
+def test_resnet50_with_weights_from_a_file(folder: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.weights.h5"
+    network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))
+    network.save_weights(weights)
+    arguments = [
+        "fit",
+        "--labels",
+        folder / "labels.txt",
+        "--backbone",
+        "resnet50",
+        "--image-size",
+        "64",
+        "--epochs",
+        "2",
+    ]
+    arguments += ["--cache", tmp_path / "cache", "--out", tmp_path / "model"]
+    result = run(*arguments, "--weights", weights)
+    assert result.exit_code == 0, result.output
+    loaded = load_bundle(tmp_path / "model")
+    assert (loaded.backbone.name, loaded.backbone.weights) == ("resnet50", "mine.weights.h5")
+    kept = loaded.backbone.model.get_layer("resnet50").get_weights()
+    assert all(np.array_equal(mine, theirs) for mine, theirs in zip(kept, network.get_weights(), strict=True))
+
+    mobile = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
+    mobile.save_weights(weights)
+    wrong = run(*arguments, "--weights", weights)
+    assert wrong.exit_code == 1
+    assert wrong.stderr.splitlines()[-1].startswith(
+        f"Error: {weights}: these are not weights of resnet50 without its top"
+    )
 
 
 def test_without_network_one_sentence_and_nothing_written(folder: Path, tmp_path: Path) -> None:

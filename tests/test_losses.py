@@ -78,6 +78,12 @@ def test_labels_of_any_dtype(dtype):
     close(masked_bce(y.astype(dtype), z), expected_values(y, z))
 
 
+@pytest.mark.parametrize(("label", "logit"), [(0, -12.0), (1, 12.0), (0, -30.0), (1, 30.0)])
+def test_small_losses_keep_their_digits(label, logit):
+    value = float(masked_bce([[label]], [[logit]])[0])
+    assert value == pytest.approx(np.log1p(np.exp(-abs(logit))), rel=1e-5)
+
+
 def test_boolean_labels_are_all_known():
     y, z = drawn((6, 5))
     close(masked_bce(y == 1, z), expected_values(y == 1, z))

@@ -41,7 +41,7 @@ def plain(config: FitConfig) -> float:
     keras.utils.set_random_seed(config.seed)
     backbone = build_backbone(config.backbone, "none", config.image_size)
     freeze(backbone)
-    pictures = [picture for picture in read_pictures(table.images, backbone.image_size)]
+    pictures = list(read_pictures(table.images, backbone.image_size))
     rows = [row for row, picture in enumerate(pictures) if picture.pixels is not None]
     x = np.stack([pictures[row].pixels for row in rows])
     y = table.y[rows]
