@@ -108,7 +108,9 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def save(bundle: Bundle, folder: Path) -> None:
     """Writes description and weights into a folder; see `writing` for doing it safely."""
     _reserve(folder / WEIGHTS, bundle.model)
-    bundle.model.save_weights(folder / WEIGHTS)
+    # A model of the same layers that was never compiled: the optimizer's arrays do not belong into a bundle.
+    model = keras.Model(bundle.model.input, bundle.model.output, name=bundle.model.name)
+    model.save_weights(folder / WEIGHTS)
     description = {
         "schema": SCHEMA_VERSION,
         "run_name": bundle.run_name,

@@ -305,6 +305,19 @@ def test_60_broken_pictures(folder: Path, bundle: Path, tmp_path: Path) -> None:
     assert predicted.stderr == "60 of 60 pictures could not be read.\n"
 
 
+def test_a_backbone_trained_from_scratch_serves_what_was_measured(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--labels", folder / "labels.txt", "--backbone", "cnn", "--train-backbone", "--image-size", "32x40"]
+    result = run("fit", *arguments, "--epochs", "8", "--out", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model" / "model.weights.h5").stat().st_size < 600_000  # no optimizer inside
+    measured = pd.read_csv(tmp_path / "model" / "predictions.csv")
+    images = [folder / "images" / name for name in measured["image"]]
+    served = run("infer", "--model", tmp_path / "model", "--format", "csv", *images)
+    assert served.exit_code == 0, served.output
+    for column in ("attr1_probability", "attr2_probability"):
+        np.testing.assert_allclose(pd.read_csv(io.StringIO(served.stdout))[column], measured[column], rtol=1e-4)
+
+
 def test_resnet50_with_weights_from_a_file(folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "mine.weights.h5"
     network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))
