@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -92,9 +91,10 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     check_out(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
+        new = path.with_name(f".{path.name}.new")
+        shutil.rmtree(new, ignore_errors=True)  # what a killed run left behind
+        new.mkdir()
         try:
-            new.chmod(0o777 & ~_umask())  # mkdtemp makes it private
             yield new
             _swap(new, path)
         finally:
@@ -136,7 +136,7 @@ def load(folder: str | os.PathLike[str]) -> Bundle:
     """
     path = Path(folder)
     try:
-        _recover(path)
+        path = _readable(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
@@ -195,7 +195,7 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f".{path.name}.old")
+    old = _old(path)
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     try:
@@ -206,14 +206,16 @@ def _swap(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
 def _recover(path: Path) -> None:
     """Puts the old bundle back if a kill fell between the two renames of `_swap`."""
-    old = path.with_name(f".{path.name}.old") if path.name else path
-    if old != path and old.is_dir() and not path.exists():
-        old.rename(path)
+    if not path.exists() and _old(path).is_dir():
+        _old(path).rename(path)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _readable(path: Path) -> Path:
+    """The bundle, or the old one if a kill fell between the two renames; a reader moves nothing."""
+    return _old(path) if path.name and not path.exists() and _old(path).is_dir() else path

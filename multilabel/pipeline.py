@@ -240,7 +240,7 @@ def _write_tables(folder: Path, evaluation: Evaluation, data: _Data, fitted: _Fi
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     predictions = pd.DataFrame({"image": [data.names[row] for row in validation]})
     for column, name in enumerate(data.table.names):
-        predictions[name] = pd.Series(data.table.y[validation, column]).replace(UNKNOWN, "NA")
+        predictions[f"{name}_label"] = pd.Series(data.table.y[validation, column]).replace(UNKNOWN, "NA")
     for column, name in enumerate(data.table.names):
         predictions[f"{name}_probability"] = fitted.p[:, column]
     predictions.to_csv(folder / "predictions.csv", index=False)

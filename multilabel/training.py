@@ -185,7 +185,7 @@ def train(
         done = len(log.history.epoch_ends)
         raise Interrupted(
             f"Stopped after {done} epoch{'' if done == 1 else 's'} of training; no bundle was written. "
-            "Stored features are kept, and the same command starts training again from them."
+            "Stored features are kept; run the same command to train again."
         ) from None
     finally:
         log.close()

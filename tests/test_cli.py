@@ -103,8 +103,8 @@ def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> 
     metrics = json.loads((bundle / "metrics.json").read_text())
     thresholds = json.loads((bundle / "multilabel.json").read_text())["thresholds"]
     for (name, scores), threshold in zip(metrics["attributes"].items(), thresholds, strict=True):
-        known = predictions[predictions[name].notna()]
-        y, p = known[name].astype(int), known[f"{name}_probability"]
+        known = predictions[predictions[f"{name}_label"].notna()]
+        y, p = known[f"{name}_label"].astype(int), known[f"{name}_probability"]
         present = p > threshold["value"]
         expected = {
             "precision": precision_score(y, present),

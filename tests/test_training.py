@@ -268,9 +268,7 @@ def test_the_kept_weights_have_the_loss_that_was_logged_for_the_best_epoch():
     head, validation = LogitHead.for_labels(NAMES, y[:90]), np.arange(90, 120)
     z = predict_logits(model, Batches(x, {}, validation, 7))["attributes"].astype(float)
     assert history.validation_loss[history.best_epoch - 1] == min(history.validation_loss)
-    assert min(history.validation_loss) == pytest.approx(
-        mean_known_loss(y[validation], z, head.pos_weight), rel=1e-5
-    )
+    assert min(history.validation_loss) == pytest.approx(mean_known_loss(y[validation], z, head.pos_weight), rel=1e-5)
 
 
 def test_a_rule_is_learnt_although_a_third_of_the_labels_is_unknown():
@@ -387,9 +385,9 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
 
 @pytest.mark.parametrize("what", ["on_train_batch_end", "on_epoch_end"])
 def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
-    calls = []
+    calls, original = [], getattr(training._Log, what)
 
-    def interrupted(self, number, logs=None, original=getattr(training._Log, what)):
+    def interrupted(self, number, logs=None):
         calls.append(number)
         if len(calls) == {"on_train_batch_end": 14, "on_epoch_end": 2}[what]:
             raise KeyboardInterrupt
@@ -402,7 +400,7 @@ def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
     epochs = {"on_train_batch_end": "2 epochs", "on_epoch_end": "1 epoch"}[what]
     assert str(error.value) == (
         f"Stopped after {epochs} of training; no bundle was written. "
-        "Stored features are kept, and the same command starts training again from them."
+        "Stored features are kept; run the same command to train again."
     )
 
 

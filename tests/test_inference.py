@@ -1,0 +1,376 @@
+"""Predictions: equal to the model's own, in order, as they come, and in formats that programs read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_bundle import small_bundle
+
+from multilabel.errors import UsageError
+from multilabel.images import read_image
+from multilabel.inference import Prediction, expand, predict, with_thresholds, write
+from multilabel.thresholds import Threshold
+
+NAMES = ("hat", "scarf", "coat")
+STYLES = ["text", "csv", "json", "jsonl"]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Seven pictures of different colours and sizes."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    made = []
+    for index in range(7):
+        colour = rng.integers(0, 256, 3)
+        pixels = np.clip(rng.normal(colour, 40, (30 + 3 * index, 40, 3)), 0, 255).astype(np.uint8)
+        made.append(str(folder / f"{index}.png"))
+        Image.fromarray(pixels).save(made[-1])
+    return made
+
+
+@pytest.fixture(scope="module")
+def bundle(paths):
+    """A model of random weights, whose logits of these pictures are spread around 0."""
+    made = small_bundle(thresholds=[Threshold(value, "tuned", 20) for value in (0.3, 0.5, 0.7)])
+    layer = made.model.get_layer("attributes")
+    weights, _ = layer.get_weights()
+    logits = made.model.predict(decoded(paths), verbose=0)["attributes"]
+    scale = 2 / logits.std(axis=0)
+    layer.set_weights([weights * scale, -logits.mean(axis=0) * scale])
+    return made
+
+
+def decoded(paths):
+    return np.stack([read_image(path, (32, 32)) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def probabilities(bundle, paths):
+    """What `predict` must say: the model's own logits of the decoded pictures, through a float64 sigmoid."""
+    return 1 / (1 + np.exp(-bundle.model.predict(decoded(paths), verbose=0)["attributes"].astype(np.float64)))
+
+
+def written(predictions, bundle, style):
+    file = io.StringIO(newline="")
+    failed, pictures = write(iter(predictions), bundle, style, file)
+    assert pictures == len(predictions)
+    return file.getvalue(), failed
+
+
+def made(image, *probabilities, thresholds=(0.3, 0.5, 0.7)):
+    present = [p > threshold for p, threshold in zip(probabilities, thresholds, strict=True)]
+    return Prediction(image, dict(zip(NAMES, probabilities, strict=True)), dict(zip(NAMES, present, strict=True)))
+
+
+# --- predict
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_predictions_are_the_models_own(bundle, paths, probabilities, batch_size):
+    predictions = list(predict(bundle, paths, batch_size=batch_size))
+    assert [prediction.image for prediction in predictions] == paths
+    assert [prediction.error for prediction in predictions] == [None] * 7
+    found = np.array([list(prediction.probabilities.values()) for prediction in predictions])
+    np.testing.assert_allclose(found, probabilities, rtol=1e-5)
+    present = np.array([list(prediction.present.values()) for prediction in predictions])
+    np.testing.assert_array_equal(present, probabilities > [0.3, 0.5, 0.7])
+    assert present.any(axis=0).all()  # else this would say little
+    assert not present.all(axis=0).any()
+    for prediction in predictions:
+        assert tuple(prediction.probabilities) == tuple(prediction.present) == NAMES
+        assert {type(value) for value in prediction.probabilities.values()} == {float}
+        assert {type(value) for value in prediction.present.values()} == {bool}
+
+
+def test_present_is_strictly_above_the_threshold(bundle, paths):
+    (prediction,) = predict(bundle, paths[:1])
+    exact = prediction.probabilities["scarf"]
+    for value, present in [(exact, False), (np.nextafter(exact, 0), True), (np.nextafter(exact, 1), False)]:
+        changed = with_thresholds(bundle, [f"scarf={float(value)!r}"])
+        assert [p.present["scarf"] for p in predict(changed, paths[:1])] == [present]
+
+
+@pytest.mark.parametrize("batch_size", [2, 32])
+def test_what_cannot_be_read_becomes_an_error_in_its_place(bundle, paths, probabilities, tmp_path, batch_size):
+    broken, folder, empty = tmp_path / "broken.jpg", tmp_path / "folder", tmp_path / "empty"
+    broken.write_bytes(b"no picture")
+    (folder / "deeper").mkdir(parents=True)
+    empty.mkdir()
+    shutil.copy(paths[3], folder / "b.png")
+    shutil.copy(paths[4], folder / "deeper" / "a.PNG")
+    (folder / "a.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not looked at")
+    absent, long = str(tmp_path / "absent.png"), str(tmp_path / ("x" * 300))
+    given_paths = [str(broken), paths[0], absent, str(folder), str(empty), long, paths[1], paths[1], "nul\0"]
+    reason = "not a picture that can be read (expected JPEG, PNG, WebP, GIF, BMP or TIFF)"
+    expected = [
+        (str(broken), reason),
+        (paths[0], 0),
+        (absent, "no such file"),
+        (str(folder / "a.jpg"), "the file is empty"),
+        (str(folder / "b.png"), 3),
+        (str(folder / "deeper" / "a.PNG"), 4),
+        (str(empty), "a folder without pictures"),
+        (long, "cannot be read: File name too long"),
+        (paths[1], 1),
+        (paths[1], 1),
+        ("nul\0", "cannot be read: embedded null byte"),
+    ]
+    predictions = list(predict(bundle, iter(given_paths), batch_size=batch_size))
+    assert [prediction.image for prediction in predictions] == [image for image, _ in expected]
+    for prediction, (_, row) in zip(predictions, expected, strict=True):
+        if isinstance(row, int):
+            assert prediction.error is None
+            np.testing.assert_allclose(list(prediction.probabilities.values()), probabilities[row], rtol=1e-5)
+        else:
+            assert (prediction.error, prediction.probabilities, prediction.present) == (row, {}, {})
+
+
+def test_nothing_in_nothing_out(bundle, tmp_path):
+    assert list(predict(bundle, [])) == []
+    assert [prediction.error for prediction in predict(bundle, [str(tmp_path)])] == ["a folder without pictures"]
+
+
+def test_expand_does_not_look_ahead(tmp_path):
+    endless = (str(tmp_path / f"{index}.png") for index in itertools.count())
+    assert list(itertools.islice(expand(endless), 2)) == [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+
+
+def test_predictions_come_while_pictures_are_read_and_memory_stays_bounded(bundle, paths):
+    """However many paths there are, only so many pictures are on the way at a time."""
+    taken = 0
+
+    def feed():
+        nonlocal taken
+        for path in itertools.islice(itertools.cycle(paths), 1500):
+            taken += 1
+            yield path
+
+    ahead, rows = [], []
+
+    class File(io.StringIO):
+        def write(self, text):
+            if text.startswith("{"):
+                rows.append(text)
+                ahead.append(taken - len(rows))
+            return len(text)
+
+    assert write(predict(bundle, feed()), bundle, "jsonl", File()) == (0, 1500)
+    assert len(rows) == 1500
+    assert max(ahead) < 300
+
+
+# --- thresholds
+
+
+def values_of(bundle):
+    return {name: threshold.value for name, threshold in zip(bundle.attributes, bundle.thresholds, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        ([], (0.3, 0.5, 0.7)),
+        (["0.4"], (0.4, 0.4, 0.4)),
+        (["scarf=0.4"], (0.3, 0.4, 0.7)),
+        (["scarf=0.4", "hat=0", "coat=1"], (0, 0.4, 1)),
+        (["scarf=0.4", "0.2"], (0.2, 0.2, 0.2)),
+        (["0.2", "scarf=0.4", "scarf=1e-3"], (0.2, 0.001, 0.2)),
+    ],
+)
+def test_later_thresholds_win(bundle, overrides, values):
+    changed = with_thresholds(bundle, overrides)
+    assert values_of(changed) == dict(zip(NAMES, values, strict=True))
+    for before, after in zip(bundle.thresholds, changed.thresholds, strict=True):
+        assert after == before if after.value == before.value else after == Threshold(after.value, "given", 20)
+    assert changed.model is bundle.model
+    assert values_of(bundle) == {"hat": 0.3, "scarf": 0.5, "coat": 0.7}
+
+
+def test_an_attribute_with_an_equals_sign():
+    odd = small_bundle(attributes=("a=b", "a", ""))
+    assert values_of(with_thresholds(odd, ["a=b=0.9", "a=0.8", "=0.7"])) == {"a=b": 0.9, "a": 0.8, "": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("scraf=0.4", "there is no attribute 'scraf'; did you mean scarf?"),
+        ("shoe=0.4", "there is no attribute 'shoe'; the model knows hat, scarf, coat."),
+        ("=0.4", "there is no attribute ''; the model knows hat, scarf, coat."),
+        ("hat", "'hat' is not a number from 0 to 1."),
+        ("hat=", "'' is not a number from 0 to 1."),
+        ("hat=half", "'half' is not a number from 0 to 1."),
+        ("hat=nan", "'nan' is not a number from 0 to 1."),
+        ("NaN", "'NaN' is not a number from 0 to 1."),
+        ("hat=inf", "'inf' is not a number from 0 to 1."),
+        ("1.01", "'1.01' is not a number from 0 to 1."),
+        ("hat=-0.1", "'-0.1' is not a number from 0 to 1."),
+        ("50%", "'50%' is not a number from 0 to 1."),
+        ("0,5", "'0,5' is not a number from 0 to 1."),
+    ],
+)
+def test_thresholds_that_cannot_be_used(bundle, override, complaint):
+    with pytest.raises(UsageError) as error:
+        with_thresholds(bundle, ["0.5", override])
+    assert str(error.value) == f"--threshold {override}: {complaint}"
+
+
+# --- formats
+
+EXAMPLES = [
+    made("a.png", 0.9, 0.5, 0.12345678),
+    Prediction("b.png", {}, {}, "the file is empty"),
+    made("c.png", 0.31, 0.6, 0.71),
+    made("d.png", 0.1, 1e-12, 0.0),
+]
+
+
+def test_text_is_for_people(bundle):
+    assert written(EXAMPLES, bundle, "text") == (
+        "a.png: hat 0.90  (absent: scarf 0.50, coat 0.12)\n"
+        "b.png: error: the file is empty\n"
+        "c.png: hat 0.31, scarf 0.60, coat 0.71\n"
+        "d.png: none  (absent: hat 0.10, scarf 0.00, coat 0.00)\n",
+        1,
+    )
+
+
+def test_csv(bundle):
+    assert written(EXAMPLES, bundle, "csv") == (
+        "image,hat_present,scarf_present,coat_present,hat_probability,scarf_probability,coat_probability,error\n"
+        "a.png,1,0,0,0.9,0.5,0.123457,\n"
+        "b.png,,,,,,,the file is empty\n"
+        "c.png,1,1,1,0.31,0.6,0.71,\n"
+        "d.png,0,0,0,0.1,1e-12,0,\n",
+        1,
+    )
+
+
+@pytest.mark.parametrize("style", ["json", "jsonl"])
+def test_json(bundle, style):
+    text, failed = written(EXAMPLES, bundle, style)
+    records = json.loads(text) if style == "json" else [json.loads(line) for line in text.splitlines()]
+    assert failed == 1
+    assert len(text.splitlines()) == len(EXAMPLES) + (2 if style == "json" else 0)
+    assert records[0] == {
+        "image": "a.png",
+        "error": None,
+        "present": ["hat"],
+        "attributes": {
+            "hat": {"probability": 0.9, "threshold": 0.3, "present": True},
+            "scarf": {"probability": 0.5, "threshold": 0.5, "present": False},
+            "coat": {"probability": 0.12345678, "threshold": 0.7, "present": False},
+        },
+    }
+    assert records[1] == {"image": "b.png", "error": "the file is empty"}
+    assert [record.get("present") for record in records] == [["hat"], None, ["hat", "scarf", "coat"], []]
+
+
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        ("text", ""),
+        ("jsonl", ""),
+        ("json", "[]\n"),
+        (
+            "csv",
+            "image,hat_present,scarf_present,coat_present,hat_probability,scarf_probability,coat_probability,error\n",
+        ),
+    ],
+)
+def test_no_predictions(bundle, style, text):
+    assert written([], bundle, style) == (text, 0)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_all_failed(bundle, style):
+    broken = [Prediction(f"{index}.png", {}, {}, "no such file") for index in range(3)]
+    text, failed = written(broken, bundle, style)
+    assert failed == 3
+    assert text.count("no such file") == 3
+
+
+def parsed(text, style):
+    """Per picture, what a program reads: (image, error, {attribute: (present, probability)})."""
+    if style == "csv":
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        for row in rows:
+            cells = {name: (row[f"{name}_present"], row[f"{name}_probability"]) for name in NAMES}
+            found = {name: (p == "1", float(q)) for name, (p, q) in cells.items() if q}
+            yield row["image"], row["error"] or None, found
+        return
+    for record in json.loads(text) if style == "json" else map(json.loads, text.splitlines()):
+        attributes = record.get("attributes", {})
+        found = {name: (cell["present"], cell["probability"]) for name, cell in attributes.items()}
+        assert [name for name, (present, _) in found.items() if present] == record.get("present", [])
+        yield record["image"], record["error"], found
+
+
+ODD_NAMES = ["a, b.png", 'say "x".png', "two\nlines.png", "cr\rlf\r\n.png", "größe 图.png", " b ", "=1+1.png", "-", "'"]
+CHANCE = st.floats(0, 1)
+PREDICTIONS = st.builds(made, st.sampled_from(ODD_NAMES) | st.text(min_size=1), CHANCE, CHANCE, CHANCE) | st.builds(
+    lambda image, error: Prediction(image, {}, {}, error), st.sampled_from(ODD_NAMES), st.text('e,"\n;ü', min_size=1)
+)
+
+
+@pytest.mark.parametrize("style", ["csv", "json"])
+@given(predictions=st.lists(PREDICTIONS, max_size=4))
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_programs_read_back_what_was_written(bundle, style, predictions):
+    text, _ = written(predictions, bundle, style)
+    read_back = list(parsed(text, style))
+    assert [image for image, _, _ in read_back] == [prediction.image for prediction in predictions]
+    for prediction, (_, error, cells) in zip(predictions, read_back, strict=True):
+        assert error == prediction.error
+        assert {name: present for name, (present, _) in cells.items()} == prediction.present
+        for name, (_, probability) in cells.items():
+            digits = 1e-5 if style == "csv" else 0
+            assert probability == pytest.approx(prediction.probabilities[name], rel=digits, abs=0)
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "jsonl"])
+def test_a_file_that_is_written_and_read(bundle, paths, probabilities, tmp_path, style):
+    path = tmp_path / "predictions"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        assert write(predict(bundle, [*paths, "absent, not there.png"]), bundle, style, file) == (1, 8)
+    read_back = list(parsed(path.read_bytes().decode("utf-8"), style))
+    assert [image for image, _, _ in read_back] == [*paths, "absent, not there.png"]
+    assert [error for _, error, _ in read_back] == [None] * 7 + ["no such file"]
+    found = np.array([[probability for _, probability in cells.values()] for _, _, cells in read_back[:-1]])
+    np.testing.assert_allclose(found, probabilities, rtol=2e-5)
+    present = np.array([[present for present, _ in cells.values()] for _, _, cells in read_back[:-1]])
+    np.testing.assert_array_equal(present, probabilities > [0.3, 0.5, 0.7])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_file_name_can_be_written(bundle, paths, tmp_path, style):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(paths[0], odd)
+    with (tmp_path / "out").open("w", encoding="utf-8", newline="") as file:
+        assert write(predict(bundle, [odd]), bundle, style, file) == (0, 1)
+    text = (tmp_path / "out").read_text("utf-8")
+    assert "caf\\udce9.png" in text
+    if style in ("json", "jsonl"):
+        assert next(parsed(text, style))[0] == odd
+
+
+def test_no_attribute_is_taken_for_another_column():
+    names = ("image", "error", "image_probability")
+    odd = small_bundle(attributes=names)
+    prediction = Prediction("a.png", dict.fromkeys(names, 0.25), dict.fromkeys(names, False))
+    text, _ = written([prediction], odd, "csv")
+    header = next(csv.reader(io.StringIO(text)))
+    assert len(set(header)) == len(header) == 8
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (row["image"], row["error"], row["image_present"], row["error_probability"]) == ("a.png", "", "0", "0.25")

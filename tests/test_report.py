@@ -1,0 +1,160 @@
+"""What people look at: every number stands where it belongs, and the loss curve shows the history it was given."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multilabel.evaluation import AttributeScores, Evaluation, Score, evaluate
+from multilabel.report import loss_curve, loss_figure, score_table
+from multilabel.thresholds import Threshold
+from multilabel.training import History
+
+COLUMNS = ["precision", "recall", "f1", "average_precision", "roc_auc"]
+HISTORY = History([0.9, 0.7, 0.8, 0.5, 0.4, 0.3], [0.75, 0.6, 0.65], [2, 4, 6], best_epoch=2)
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    """One attribute with all scores, one without positives, one without any label; names short and long."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(np.array([1, 0, -1], np.int8), size=(60, 3))
+    p = np.clip(rng.normal(0.4 + 0.2 * (y == 1), 0.2), 0, 1)
+    y[:, 1][y[:, 1] == 1] = 0
+    y[:, 2] = -1
+    thresholds = [Threshold(0.4321, "tuned", 20), Threshold(0.25, "shared", 0), Threshold(0.5, "default", 0)]
+    names = ("hat", "a quite long name", "unknown")
+    return evaluate(y, p, names, thresholds, part="validation part", draws=50)
+
+
+def two_decimals(value):
+    return "n/a" if math.isnan(value) else f"{value:.2f}"
+
+
+def cut_out(line, header):
+    """The cells of a line below the five columns of the header, by where these end."""
+    ends = [header.index(name) + len(name) for name in ("precision", "recall", "F1", "AP", "AUC")]
+    starts = [header.index("threshold") + len("threshold") + 10, *ends[:-1]]
+    return [line[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def test_the_table_of_one_attribute():
+    scores = AttributeScores(
+        attribute="hat",
+        known=1234,
+        positives=7,
+        negatives=1227,
+        threshold=Threshold(0.0625, "shared", 7),
+        precision=Score(0.5, 0.25, 0.754, 0.01),
+        recall=Score(1.0, 0.996, 1.0, 0.5),
+        f1=Score(0.667, 0.4, 0.8, 0.02),
+        average_precision=Score(0.333, 0.1, 0.6, 0.006),
+        roc_auc=Score(0.875, 0.75, math.nan, 0.5),
+    )
+    assert score_table(Evaluation("validation part", 2000, 4000, 1234, True, (scores,))).splitlines() == [
+        "Measured on the validation part: 2,000 pictures, 1,234 of 4,000 labels known. "
+        "Below each score: its 95% interval, and what chance scores.",
+        "",
+        "attribute   known  present  threshold             precision      recall          F1          AP         AUC",
+        "hat          1234        7     0.062*  score           0.50        1.00        0.67        0.33        0.88",
+        "                                       95%        0.25-0.75   1.00-1.00   0.40-0.80   0.10-0.60    0.75-n/a",
+        "                                       chance          0.01        0.50        0.02        0.01        0.50",
+        "",
+        "* too few positives for a threshold of its own: the one that suits all attributes together.",
+    ]
+
+
+def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
+    lead, empty, header, *lines, blank, note = score_table(evaluation).splitlines()
+    known = sum(scores.known for scores in evaluation.scores)
+    assert lead.startswith(f"Measured on the validation part: 60 pictures, {known} of 180 labels known. ")
+    assert (empty, blank, len(lines)) == ("", "", 9)
+    assert note.startswith("* too few positives")
+    assert len({len(line) for line in [header, *lines]}) == 1
+    for number, scores in enumerate(evaluation.scores):
+        columns = [getattr(scores, name) for name in COLUMNS]
+        value, interval, chance = lines[3 * number : 3 * number + 3]
+        name, rest = value[: len("a quite long name")], value[len("a quite long name") :]
+        mark = "*" if scores.attribute == "a quite long name" else ""
+        assert name.rstrip() == scores.attribute
+        threshold = f"{scores.threshold.value:.3f}{mark}"
+        assert rest.split()[:4] == [str(scores.known), str(scores.positives), threshold, "score"]
+        assert interval.split()[0] == "95%"
+        assert chance.split()[0] == "chance"
+        assert [cell.strip() for cell in cut_out(value, header)] == [two_decimals(score.value) for score in columns]
+        assert [cell.strip() for cell in cut_out(chance, header)] == [two_decimals(score.chance) for score in columns]
+        assert [cell.strip() for cell in cut_out(interval, header)] == [
+            f"{two_decimals(score.low)}-{two_decimals(score.high)}" for score in columns
+        ]
+
+
+def test_what_is_undefined_is_not_a_number_from_nowhere(evaluation):
+    lines = score_table(evaluation).splitlines()
+    header, unknown = lines[2], lines[9:12]
+    assert unknown[0].split()[:4] == ["unknown", "0", "0", "0.500"]
+    assert set(cut_out(unknown[0], header)[-1].split()) == {"n/a"}
+    assert "nan" not in "\n".join(lines)
+
+
+def test_no_star_no_footnote(evaluation):
+    own = Evaluation("test part", 60, 180, 30, False, (evaluation.scores[0],))
+    table = score_table(own)
+    assert "*" not in table
+    assert len(table.splitlines()) == 6
+    assert table.startswith("Measured on the test part: 60 pictures, 30 of 180 labels known. ")
+
+
+def test_no_attributes():
+    assert len(score_table(Evaluation("validation part", 0, 0, 0, False, ())).splitlines()) == 3
+
+
+# --- the loss curve
+
+
+def test_the_figure_shows_the_history():
+    (axes,) = loss_figure(HISTORY, "run 7").axes
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("run 7", "iteration_number", "training_loss")
+    training, validation, kept = axes.lines
+    np.testing.assert_array_equal(training.get_xydata(), [*zip(range(1, 7), HISTORY.training_loss, strict=True)])
+    np.testing.assert_array_equal(validation.get_xydata(), [*zip([2, 4, 6], HISTORY.validation_loss, strict=True)])
+    assert kept.get_xdata() == [4, 4]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["training loss", "validation loss", "weights kept (epoch 2)"]
+    assert len({line.get_color() for line in axes.lines}) == 3
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] > 0.9
+
+
+def test_the_curve_is_a_png(tmp_path):
+    path = tmp_path / "loss_curve.png"
+    loss_curve(HISTORY, "run 7", path)
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (960, 600))
+        pixels = np.asarray(image.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50  # lines, labels and their soft edges
+    assert (pixels[0] == 255).all()
+
+
+def test_a_single_iteration(tmp_path):
+    history = History([0.5], [0.25], [1], best_epoch=1)
+    training, validation, _ = loss_figure(history, "").axes[0].lines
+    assert training.get_marker() not in ("", "None", None)  # a line through one point alone shows nothing
+    assert validation.get_xydata().tolist() == [[1, 0.25]]
+    loss_curve(history, "", tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("title", ["$x^$", r"50% \frac{", "a_b^c", "two\nlines", "größe", "<b>&amp;", "#1 'q' \"r\""])
+def test_a_title_is_taken_as_it_is(tmp_path, title):
+    figure = loss_figure(HISTORY, title)
+    assert figure.axes[0].get_title() == title
+    loss_curve(HISTORY, title, tmp_path / "curve.png")
+
+
+def test_a_title_that_is_no_utf_8(tmp_path):
+    title = os.fsdecode(b"caf\xe9")
+    loss_curve(HISTORY, title, tmp_path / "curve.png")
+    assert loss_figure(HISTORY, title).axes[0].get_title() == "caf?"
