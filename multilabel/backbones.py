@@ -161,7 +161,7 @@ class Backbone:
         return digest.hexdigest()
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs to build the same network again, with other weights."""
+        """What a bundle records of it: name, size, and where the weights came from."""
         return {"name": self.name, "image_size": list(self.image_size), "weights": self.weights}
 
 
@@ -315,15 +315,16 @@ def check_arrays(network: keras.Model, name: str, path: Path) -> None:
     with h5py.File(path, "r") as file:
         saved_as = file["vars"].attrs.get("name", "") if "vars" in file else ""
 
-        def visit(_: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":  # not the state of random generators
+        def visit(where: str, item: Any) -> None:
+            # Neither the state of random generators nor that of an optimizer counts.
+            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and not where.startswith("optimizer/"):
                 found.append(tuple(item.shape))
 
         file.visititems(visit)
     expected = [tuple(variable.shape) for variable in network.weights if "float" in str(variable.dtype)]
     if sorted(found) != sorted(expected):
         whose = f" of {saved_as!r}" if saved_as else ""
-        raise ValueError(f"it holds {len(found)} arrays{whose}, {name} has {len(expected)} of its own shapes")
+        raise ValueError(f"it holds {len(found)} arrays{whose}, {name} has {len(expected)} of other shapes")
 
 
 def _download_failed(name: str, error: Exception) -> str:

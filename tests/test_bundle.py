@@ -532,7 +532,7 @@ def test_weights_that_are_no_keras_file(copied):
     describe(copied, {**strict_json(copied / DESCRIPTION), "weights_sha256": digest})
     with pytest.raises(BundleError) as error:
         load(copied)
-    reason = "it holds 1 arrays, the model has 22 of its own shapes"
+    reason = "it holds 1 arrays, the model has 22 of other shapes"
     assert str(error.value) == f"{copied} is damaged ({reason}); run `multilabel fit` again."
 
 

@@ -1,0 +1,622 @@
+"""The feature store, and `extract`, which fills it: nothing lost, nothing computed twice, nothing mixed up."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from contextlib import closing
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from multilabel import features
+from multilabel.backbones import Backbone, build_backbone
+from multilabel.errors import DataError, Interrupted
+from multilabel.features import BATCH_SIZE, FeatureStore, check, default_cache, extract
+from multilabel.images import content_digest, read_image
+
+SIZE = (8, 12)
+
+
+def pooling(size=SIZE):
+    """A backbone without weights, whose feature is the picture's mean colour: quick, and known without Keras."""
+    image = keras.Input((*size, 3))
+    return Backbone("cnn", size, "none", keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)))
+
+
+def mean_colours(paths, size=SIZE):
+    return np.array([read_image(path, size).astype(np.float64).mean(axis=(0, 1)) for path in paths])
+
+
+def digest_of(path):
+    return content_digest(Path(path).read_bytes())
+
+
+def make_pictures(folder, count, size=(16, 24), seed=0, prefix="picture"):
+    """PNGs of noise, no two alike; the list of their paths."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{prefix}{index:04}.png" for index in range(count)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path, compress_level=1)
+    return [str(path) for path in paths]
+
+
+def keys(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.bytes(32) for _ in range(count)]
+
+
+def values(count, dimension=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+
+
+def rows_in(store):
+    """What lies in the file, read by SQLite alone."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return dict(connection.execute("SELECT digest, feature FROM features"))
+
+
+def watched(store, monkeypatch):
+    """The digests of each batch that is put from now on."""
+    batches = []
+    put = store.put
+
+    def logged(digests, rows):
+        batches.append(list(digests))
+        put(digests, rows)
+
+    monkeypatch.setattr(store, "put", logged)
+    return batches
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return pooling()
+
+
+@pytest.fixture
+def store(tmp_path, backbone):
+    with FeatureStore(tmp_path / "cache", backbone) as opened:
+        yield opened
+
+
+# --- the store
+
+
+def test_what_is_put_comes_back_in_the_order_asked_for(store):
+    digests, rows = keys(5), values(5)
+    store.put(digests[:2], rows[:2])
+    store.put(digests[2:], rows[2:])
+    order = [3, 0, 3, 4, 1, 0]
+    loaded = store.load([digests[index] for index in order])
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, rows[order])
+    assert store.load([]).shape == (0, 3)
+
+
+def test_missing(store):
+    digests = keys(4)
+    assert store.missing(digests) == set(digests)
+    store.put(digests[1:3], values(2))
+    assert store.missing([*digests, *digests]) == {digests[0], digests[3]}
+    assert store.missing([]) == set()
+
+
+def test_more_digests_than_sqlite_takes_in_one_statement(store):
+    store._connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)  # what it takes on older systems
+    digests, rows = keys(1501), values(1501)
+    store.put(digests[:1500], rows[:1500])
+    assert store.missing(digests) == {digests[1500]}
+    np.testing.assert_array_equal(store.load(digests[1499::-1]), rows[1499::-1])
+
+
+def test_unknown_pictures_are_a_key_error(store):
+    digests = keys(3)
+    store.put(digests[:1], values(1))
+    with pytest.raises(KeyError) as caught:
+        store.load([digests[1], digests[0], digests[2], digests[1]])
+    assert caught.value.args == ("2 pictures have no stored feature",)
+
+
+def test_a_feature_that_is_there_stays(store):
+    digests = keys(1)
+    store.put(digests, values(1, seed=0))
+    store.put(digests, values(1, seed=1))
+    np.testing.assert_array_equal(store.load(digests), values(1, seed=0))
+    assert len(rows_in(store)) == 1
+
+
+def test_features_of_other_types_are_stored_as_float32(store):
+    digests = keys(2)
+    store.put(digests, np.array([[1, 2, 3], [1e-3, 1 / 3, 1e30]], np.float64))
+    store.put(keys(1, seed=1), [[7, 8, 9]])
+    np.testing.assert_array_equal(store.load(digests), np.array([[1, 2, 3], [1e-3, 1 / 3, 1e30]], np.float32))
+    np.testing.assert_array_equal(store.load(keys(1, seed=1)), [[7, 8, 9]])
+
+
+@pytest.mark.parametrize(("digests", "rows"), [(3, 2), (2, 3)])
+def test_a_batch_that_does_not_fit_is_not_stored_at_all(digests, rows, store):
+    with pytest.raises(ValueError, match="zip"):
+        store.put(keys(digests), values(rows))
+    assert rows_in(store) == {}
+    store.put(keys(1), values(1))  # and the store can be used as before
+    assert len(rows_in(store)) == 1
+
+
+def test_a_store_is_there_when_it_is_opened_again(tmp_path, backbone):
+    with FeatureStore(tmp_path, backbone) as store:
+        store.put(keys(3), values(3))
+    with FeatureStore(str(tmp_path), pooling()) as again:
+        np.testing.assert_array_equal(again.load(keys(3)), values(3))
+    assert [path.name for path in tmp_path.iterdir()] == [f"cnn-{backbone.fingerprint()[:24]}.sqlite"]
+
+
+digests_strategy = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=12, unique=True)
+numbers = st.floats(width=32)  # with infinities and NaN: what was put must come back, whatever it is
+
+
+@given(st.data(), digests_strategy)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_the_store_is_a_dictionary(backbone, data, digests):
+    expected: dict[bytes, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder, FeatureStore(folder, backbone) as store:
+        for _ in range(data.draw(st.integers(0, 4))):
+            chosen = data.draw(st.lists(st.sampled_from(digests), max_size=6))
+            rows = [data.draw(st.tuples(numbers, numbers, numbers)) for _ in chosen]
+            rows = np.array(rows, np.float32).reshape(-1, 3)
+            store.put(chosen, rows)
+            for digest, row in zip(chosen, rows, strict=True):
+                expected.setdefault(digest, row)  # the first one stays
+        assert store.missing(digests) == set(digests) - set(expected)
+        asked = data.draw(st.lists(st.sampled_from(sorted(expected)), max_size=8)) if expected else []
+        loaded = store.load(asked)
+        assert loaded.tobytes() == b"".join(expected[digest].tobytes() for digest in asked)
+        unknown = sorted(set(digests) - set(expected))
+        if unknown:
+            with pytest.raises(KeyError):
+                store.load([*asked, unknown[0]])
+
+
+# --- what belongs to a store
+
+
+def test_another_size_weight_or_network_has_another_store(tmp_path):
+    def stored_in(backbone):
+        with FeatureStore(tmp_path, backbone) as store:
+            return store.path
+
+    keras.utils.set_random_seed(0)
+    first = build_backbone("cnn", "none", (32, 32))
+    other_weights = build_backbone("cnn", "none", (32, 32))
+    other_size = build_backbone("cnn", "none", (32, 64))
+    same_weights = build_backbone("cnn", "none", (32, 32))
+    for equal in (other_size, same_weights):
+        equal.model.set_weights(first.model.get_weights())
+    paths = [stored_in(backbone) for backbone in (first, other_weights, other_size)]
+    assert len(set(paths)) == 3
+    assert stored_in(same_weights) == paths[0]
+    assert stored_in(dataclasses.replace(first, name="vgg16")).name.startswith("vgg16-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="caches lie elsewhere on other systems")
+def test_the_default_folder_is_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "multilabel"
+
+
+# --- stores that cannot be used
+
+
+UNUSABLE = (
+    "{path}: the feature store cannot be used ({reason}); free or make writable its folder, "
+    "choose another with --cache, or, if it is damaged, delete the file and run again."
+)
+
+
+@pytest.mark.parametrize(("folder", "reason"), [("file", "File exists"), ("file/below", "Not a directory")])
+def test_a_file_in_place_of_the_folder(folder, reason, tmp_path, backbone):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError) as caught:
+        FeatureStore(tmp_path / folder, backbone)
+    assert str(caught.value) == (
+        f"{tmp_path / folder}: the cache folder cannot be made ({reason}); choose another with --cache."
+    )
+
+
+def test_a_folder_that_may_not_be_made(tmp_path, backbone, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataError) as caught:
+        FeatureStore(tmp_path / "cache", backbone)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cache'}: the cache folder cannot be made (Permission denied); choose another with --cache."
+    )
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_folder_that_may_not_be_written(tmp_path, backbone):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(DataError) as caught:
+            FeatureStore(tmp_path, backbone)
+    finally:
+        tmp_path.chmod(0o700)
+    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+    assert str(caught.value) == UNUSABLE.format(path=path, reason="unable to open database file")
+
+
+def test_a_folder_in_place_of_the_file(tmp_path, backbone):
+    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+    path.mkdir()
+    with pytest.raises(DataError) as caught:
+        FeatureStore(tmp_path, backbone)
+    assert str(caught.value) == UNUSABLE.format(path=path, reason="unable to open database file")
+
+
+def test_a_file_that_is_no_store(tmp_path, backbone):
+    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+    path.write_bytes(np.random.default_rng(0).bytes(10_000))
+    with pytest.raises(DataError) as caught:
+        FeatureStore(tmp_path, backbone)
+    assert str(caught.value) == UNUSABLE.format(path=path, reason="file is not a database")
+
+
+def test_a_store_that_was_damaged(tmp_path, backbone):
+    with FeatureStore(tmp_path, backbone) as store:
+        store.put(keys(300), values(300))
+    damaged = bytearray(store.path.read_bytes())
+    damaged[2048:] = b"\xff" * (len(damaged) - 2048)
+    store.path.write_bytes(damaged)
+    with pytest.raises(DataError) as caught, FeatureStore(tmp_path, backbone) as again:
+        again.load(keys(300))
+    assert str(caught.value) == UNUSABLE.format(path=store.path, reason="database disk image is malformed")
+
+
+def test_a_store_of_something_else(tmp_path, backbone):
+    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE features (name TEXT)")
+    with FeatureStore(tmp_path, backbone) as store, pytest.raises(DataError) as caught:
+        store.missing(keys(1))
+    assert str(caught.value) == UNUSABLE.format(path=path, reason="no such column: digest")
+
+
+def test_a_store_that_another_process_keeps_locked(tmp_path, backbone, monkeypatch):
+    monkeypatch.setattr(features, "_WAIT", 0.05)
+    with FeatureStore(tmp_path, backbone) as store, closing(sqlite3.connect(store.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for use in (lambda: store.missing(keys(1)), lambda: store.put(keys(1), values(1))):
+            with pytest.raises(DataError) as caught:
+                use()
+            assert str(caught.value) == UNUSABLE.format(path=store.path, reason="database is locked")
+        other.rollback()
+        store.put(keys(1), values(1))
+        assert store.missing(keys(1)) == set()
+
+
+def test_a_full_disk_keeps_what_was_stored(store):
+    store.put(keys(10), values(10))
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(DataError) as caught:
+        store.put(keys(1000, seed=1), values(1000))
+    assert str(caught.value) == UNUSABLE.format(path=store.path, reason="database or disk is full")
+    assert set(rows_in(store)) == set(keys(10))
+    store._connection.execute("PRAGMA max_page_count = 100000")  # room again
+    store.put(keys(1000, seed=1), values(1000))
+    assert len(rows_in(store)) == 1010
+
+
+def test_a_store_that_may_only_be_read(tmp_path, backbone, monkeypatch):
+    with FeatureStore(tmp_path, backbone) as store:
+        store.put(keys(2), values(2))
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        features.sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)
+    )
+    with FeatureStore(tmp_path, backbone) as again:
+        np.testing.assert_array_equal(again.load(keys(2)), values(2))
+        with pytest.raises(DataError) as caught:
+            again.put(keys(1, seed=1), values(1))
+    assert str(caught.value) == UNUSABLE.format(path=store.path, reason="attempt to write a readonly database")
+
+
+# --- extraction
+
+
+def test_features_of_pictures_are_those_of_a_plain_prediction(tmp_path):
+    keras.utils.set_random_seed(0)
+    cnn = build_backbone("cnn", "none", (32, 32))
+    paths = make_pictures(tmp_path / "pictures", 2 * BATCH_SIZE + 5, (40, 50))
+    with FeatureStore(tmp_path / "cache", cnn) as store:
+        first = extract(cnn, paths, store)
+        computed = store.load(first.digests)
+        assert extract(cnn, paths, store).computed == 0
+        np.testing.assert_array_equal(store.load(first.digests), computed)
+    assert (first.computed, first.errors) == (len(paths), [])
+    assert first.digests == [digest_of(path) for path in paths]
+    pixels = np.stack([read_image(path, (32, 32)) for path in paths])
+    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
+    # In the same batches it is the same computation, to the bit; in others the sums may fall otherwise.
+    np.testing.assert_array_equal(computed, np.concatenate([cnn.model.predict_on_batch(batch) for batch in batches]))
+    np.testing.assert_allclose(computed, cnn.model.predict(pixels, batch_size=7, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_is_new_is_computed(tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 70)
+    assert extract(backbone, paths, store).computed == 70
+    batches = watched(store, monkeypatch)
+
+    more = make_pictures(tmp_path / "pictures", 5, seed=1, prefix="another")
+    mixed = [more[0], *paths[:40], *more[1:4], *paths[40:], more[4]]
+    found = extract(backbone, mixed, store)
+    assert found.computed == 5
+    assert batches == [[digest_of(path) for path in more]]
+    np.testing.assert_allclose(store.load(found.digests), mean_colours(mixed), rtol=1e-5)
+
+
+def test_a_changed_picture_is_computed_again(tmp_path, backbone, store):
+    paths = make_pictures(tmp_path / "pictures", 3)
+    before = extract(backbone, paths, store)
+    Image.new("RGB", (5, 5), (10, 200, 90)).save(paths[1])
+    found = extract(backbone, paths, store)
+    assert found.computed == 1
+    assert [a == b for a, b in zip(found.digests, before.digests, strict=True)] == [True, False, True]
+    np.testing.assert_allclose(store.load(found.digests)[1], [10, 200, 90])
+
+
+def test_a_renamed_or_copied_picture_is_not(tmp_path, backbone, store):
+    paths = make_pictures(tmp_path / "pictures", 3)
+    before = extract(backbone, paths, store)
+    shutil.move(paths[0], tmp_path / "moved.png")
+    shutil.copy(paths[1], tmp_path / "copy.jpg")  # under a name that lies
+    os.utime(paths[2], (1, 1))
+    found = extract(backbone, [str(tmp_path / "moved.png"), str(tmp_path / "copy.jpg"), *paths[1:]], store)
+    assert found.computed == 0
+    assert found.digests == [before.digests[0], before.digests[1], *before.digests[1:]]
+
+
+def test_copies_are_computed_once_wherever_they_stand(tmp_path, backbone, store, monkeypatch):
+    """Copies within a batch, in the next, within what is read ahead, and beyond it."""
+    paths = make_pictures(tmp_path / "pictures", 130)
+    copies = [str(tmp_path / f"copy{index}.png") for index in range(4)]
+    for copy in copies:
+        shutil.copy(paths[0], copy)
+    order = [paths[0], copies[0], *paths[1:40], copies[1], *paths[40:100], copies[2], *paths[100:], copies[3], paths[7]]
+    batches = watched(store, monkeypatch)
+    found = extract(backbone, order, store)
+    put = [digest for batch in batches for digest in batch]
+    assert found.computed == len(put) == len(set(put)) == 130
+    assert [len(batch) for batch in batches] == [32, 32, 32, 32, 2]
+    np.testing.assert_allclose(store.load(found.digests), mean_colours(order), rtol=1e-5)
+
+
+def test_broken_pictures_are_reported_and_the_others_computed(tmp_path, backbone, store):
+    paths = make_pictures(tmp_path / "pictures", 4)
+    Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:200])
+    Path(paths[2]).write_bytes(b"")
+    paths += [str(tmp_path / "nothing.png"), str(tmp_path)]
+    for computed in (2, 0):
+        found = extract(backbone, paths, store)
+        assert found.computed == computed
+        assert [digest is None for digest in found.digests] == [False, True, True, False, True, True]
+        assert [error.path for error in found.errors] == [paths[1], paths[2], paths[4], paths[5]]
+        assert [error.reason for error in found.errors][1:] == [
+            "the file is empty",
+            "no such file",
+            "a folder, not a file",
+        ]
+        assert found.errors[0].reason.startswith("truncated or damaged: ")
+    np.testing.assert_allclose(store.load([found.digests[0], found.digests[3]]), mean_colours([paths[0], paths[3]]))
+    assert len(rows_in(store)) == 2
+
+
+def test_nothing_to_do(backbone, store, capfd):
+    found = extract(backbone, [], store)
+    assert (found.digests, found.errors, found.computed) == ([], [], 0)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_batches_of_other_sizes(batch_size, tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 7)
+    batches = watched(store, monkeypatch)
+    found = extract(backbone, paths, store, batch_size=batch_size)
+    assert [len(batch) for batch in batches] == {1: [1] * 7, 3: [3, 3, 1], 7: [7], 100: [7]}[batch_size]
+    np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
+
+
+def test_progress_is_shown_only_where_a_person_watches(tmp_path, backbone, store, capsys, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 3)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    extract(backbone, paths[:1], store, progress=True)
+    check(paths, SIZE, progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    extract(backbone, paths[:2], store)
+    check(paths, SIZE)
+    assert sys.stderr.getvalue() == ""
+    extract(backbone, paths, store, progress=True)
+    check(paths, SIZE, progress=True)
+    assert "features: 100%" in sys.stderr.getvalue()
+    assert "pictures: 100%" in sys.stderr.getvalue()
+    assert "3/3" in sys.stderr.getvalue()
+
+
+def test_check_finds_what_extract_finds_and_computes_nothing(tmp_path, backbone, store):
+    paths = make_pictures(tmp_path / "pictures", 4)
+    Path(paths[2]).write_bytes(b"no picture")
+    paths.append(str(tmp_path / "nothing.png"))
+    checked, found = check(paths, SIZE), extract(backbone, paths, store)
+    assert checked.computed == 0
+    assert checked.digests == found.digests
+    assert [str(error) for error in checked.errors] == [str(error) for error in found.errors]
+    assert len(checked.errors) == 2
+
+
+# --- interruptions
+
+
+def test_ctrl_c_keeps_the_batches_that_are_done(tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 100)
+    put, done = store.put, []
+
+    def interrupted(digests, rows):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(len(digests))
+        put(digests, rows)
+
+    monkeypatch.setattr(store, "put", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        extract(backbone, paths, store)
+    assert str(caught.value) == (
+        "Stopped; the features of 64 pictures computed so far are kept, and the next run continues."
+    )
+    assert set(rows_in(store)) == {digest_of(path) for path in paths[:64]}
+    monkeypatch.undo()
+    assert extract(backbone, paths, store).computed == 36
+
+
+def test_ctrl_c_within_a_write_leaves_no_half_batch(store):
+    class Pressed(list):
+        def __iter__(self):
+            yield from self[:5]
+            raise KeyboardInterrupt
+
+    store.put(keys(3, seed=1), values(3))
+    with pytest.raises(KeyboardInterrupt):
+        store.put(Pressed(keys(10)), values(10))
+    assert set(rows_in(store)) == set(keys(3, seed=1))
+    store.put(keys(10), values(10))
+    assert len(rows_in(store)) == 13
+
+
+def test_an_error_after_some_batches_loses_no_more_than_one(tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 100)
+    put, done = store.put, []
+
+    def failing(digests, rows):
+        if len(done) == 1:
+            raise RuntimeError("power cut")
+        done.append(len(digests))
+        put(digests, rows)
+
+    monkeypatch.setattr(store, "put", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        extract(backbone, paths, store)
+    monkeypatch.undo()
+    assert len(rows_in(store)) == BATCH_SIZE
+    assert extract(backbone, paths, store).computed == 100 - BATCH_SIZE
+
+
+# The same backbone as `pooling` in a process of its own; prints how many features it computed.
+PROCESS = """
+import os, signal, sys
+import keras
+from multilabel.backbones import Backbone
+from multilabel.features import FeatureStore, extract
+from multilabel.images import find_pictures
+
+image = keras.Input((8, 12, 3))
+backbone = Backbone("cnn", (8, 12), "none", keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)))
+folder, cache, deadly = sys.argv[1], sys.argv[2], int(sys.argv[3])
+put, done = FeatureStore.put, []
+
+class Killing(list):
+    def __iter__(self):
+        yield from self[:10]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def watched(store, digests, rows):
+    done.append(digests)
+    put(store, Killing(digests) if len(done) == deadly else digests, rows)
+
+FeatureStore.put = watched
+with FeatureStore(cache, backbone) as store:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(extract(backbone, find_pictures(folder), store).computed)
+"""
+
+
+def start(root, folder, cache, deadly=0):
+    command = [sys.executable, "-c", PROCESS, str(folder), str(cache), str(deadly)]
+    return subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def test_two_processes_fill_one_store_at_once(tmp_path, root, backbone):
+    paths = make_pictures(tmp_path / "pictures", 400)
+    processes = [start(root, tmp_path / "pictures", tmp_path / "cache") for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # both are loaded: now
+        process.stdin.write("\n")
+        process.stdin.flush()
+    computed = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum(computed) >= 400
+    with FeatureStore(tmp_path / "cache", backbone) as store:
+        assert set(rows_in(store)) == {digest_of(path) for path in paths}
+        found = extract(backbone, paths, store)
+        assert found.computed == 0
+        np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_process_killed_within_a_write_loses_that_batch_alone(tmp_path, root, backbone):
+    paths = make_pictures(tmp_path / "pictures", 100)
+    process = start(root, tmp_path / "pictures", tmp_path / "cache", deadly=3)
+    assert process.communicate("\n", timeout=60)[0] == "ready\n"
+    assert process.returncode == -9
+    with FeatureStore(tmp_path / "cache", backbone) as store:
+        assert set(rows_in(store)) == {digest_of(path) for path in paths[: 2 * BATCH_SIZE]}
+        found = extract(backbone, paths, store)
+        assert found.computed == 100 - 2 * BATCH_SIZE
+        np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
+
+
+# --- memory
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    size = (48, 48)
+    backbone = pooling(size)
+    paths = make_pictures(tmp_path / "pictures", 600, size)
+
+    def peak(count):
+        with FeatureStore(tmp_path / str(count), backbone) as store:
+            tracemalloc.start()
+            try:
+                assert extract(backbone, paths[:count], store).computed == count
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    peak(150)  # what Keras and Pillow load on first use
+    shutil.rmtree(tmp_path / "150")
+    few, many = peak(150), peak(600)
+    assert few > 64 * 48 * 48 * 3  # it does see the pixels
+    assert many <= 1.3 * few
