@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import keras
 import numpy as np
 
 from .errors import UsageError, WeightsError
+from .images import DECODING
 
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
@@ -153,7 +155,8 @@ class Backbone:
         """A hexadecimal digest of all that determines a feature besides the picture."""
         digest = hashlib.sha256()
         preprocessing = ARCHITECTURES[self.name].preprocessing
-        digest.update(repr((self.name, self.image_size, preprocessing, "avg", "float32")).encode())
+        precision = self.model.layers[-1].dtype_policy.name
+        digest.update(repr((self.name, self.image_size, DECODING, preprocessing, "avg", precision)).encode())
         for variable in self.model.weights:
             value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
             digest.update(repr((value.shape, str(value.dtype))).encode())
@@ -228,9 +231,14 @@ def thaw(backbone: Backbone) -> None:
     """
     backbone.model.trainable = True
     if backbone.pretrained:
-        for layer in backbone.model._flatten_layers():
+        for layer in _layers(backbone.model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _build_network(name: str, image_size: tuple[int, int], *, imagenet: bool) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from .training import build_models
 SCHEMA_VERSION = 1
 DESCRIPTION = "multilabel.json"
 WEIGHTS = "model.weights.h5"
+TABLES = ("metrics.json", "predictions.csv", "history.csv", "loss_curve.png", "skipped.csv")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ def check_out(folder: str | os.PathLike[str]) -> None:
             raise UsageError(f"{path} is not a folder; choose another --out.")
         if path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file():
             raise UsageError(f"{path} holds something that is no bundle; it is left as it is, choose another --out.")
+        others = sorted({item.name for item in path.glob("*")} - {DESCRIPTION, WEIGHTS, *TABLES})
+        if others:
+            raise UsageError(
+                f"{path} holds, besides a bundle, {', '.join(others[:5])}, which would be lost; "
+                "move that away or choose another --out."
+            )
         parent = path.absolute().parent
         while not parent.exists():
             parent = parent.parent
@@ -91,8 +99,8 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     check_out(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.new")
-        shutil.rmtree(new, ignore_errors=True)  # what a killed run left behind
+        _clear_left_behind(path)
+        new = path.with_name(f".{path.name}.new-{os.getpid()}")
         new.mkdir()
         try:
             yield new
@@ -204,6 +212,24 @@ def _swap(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_left_behind(path: Path) -> None:
+    """Removes the half-written folders of runs that were killed; another run's may be at work, and stays."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.new-*"):
+        process = folder.name.rpartition("-")[2]
+        if not process.isdigit() or int(process) == os.getpid() or not _is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _old(path: Path) -> Path:

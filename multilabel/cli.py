@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 
 from . import __version__
-from .config import FitConfig
+from .config import FORMATS, LARGEST_BETA, FitConfig
 from .errors import MultilabelError
 
 _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
@@ -26,14 +27,14 @@ class _ImageSize(click.ParamType):
     name = "SIDE|HxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        height, _, width = str(value).lower().partition("x")
-        if not height.isdigit() or not (width or height).isdigit():
+        match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", str(value), re.IGNORECASE)
+        if match is None:
             self.fail(
                 f"{value!r} is not a size; expected pixels such as 224, or HEIGHTxWIDTH such as 80x60.",
                 param,
                 ctx,
             )
-        return int(height), int(width or height)
+        return int(match[1]), int(match[2] or match[1])
 
 
 class _Names(click.ParamType):
@@ -72,7 +73,7 @@ def main() -> None:
     type=_FILE,
     help="Folder of the pictures.  [default: images/ beside the labels, else their folder]",
 )
-@_option("--format", type=click.Choice(["auto", "aimonk", "csv", "tsv"]), help="Format of the labels file.")
+@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
 @_option("--names", type=_Names(), help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
 @_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
 @_option("--out", type=_FILE, help="Folder of the bundle to write.")
@@ -90,12 +91,16 @@ def main() -> None:
 @_option("--lr", type=_POSITIVE, help="Adam's learning rate.")
 @_option("--batch-size", type=click.IntRange(1), help="Pictures per training step.")
 @_option("--patience", type=click.IntRange(1), help="Epochs without a better validation loss before it stops.")
-@_option("--beta", type=_POSITIVE, help="Thresholds maximise F-beta; above 1 favours recall.")
+@_option(
+    "--beta",
+    type=click.FloatRange(0, LARGEST_BETA, min_open=True),
+    help="Thresholds maximise F-beta; above 1 favours recall.",
+)
 @_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
 @_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
-    with _sentences():
+    with _sentences("Stopped; no bundle was written, and features stored until now are kept."):
         from .pipeline import fit
         from .report import score_table
 
@@ -127,7 +132,7 @@ def fit(**settings: Any) -> None:
 @click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
 def infer(paths: Sequence[str], model: Path, thresholds: Sequence[str], style: str, output: Path | None) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
-    with _sentences():
+    with _sentences("Stopped; what was not printed is lost, and no --output file was written."):
         from . import bundle, inference
 
         loaded = inference.with_thresholds(bundle.load(model), thresholds)
@@ -142,7 +147,8 @@ def infer(paths: Sequence[str], model: Path, thresholds: Sequence[str], style: s
 def _listed(paths: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
-            yield from filter(None, (line.strip() for line in sys.stdin))
+            cast(TextIOWrapper, sys.stdin).reconfigure(errors="surrogateescape")  # as Python reads file names
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
         else:
             yield path
 
@@ -151,26 +157,29 @@ def _listed(paths: Sequence[str]) -> Iterator[str]:
 def _output(path: Path | None) -> Iterator[IO[str]]:
     """Stdout, or a file that appears only when it is complete."""
     if path is None:
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
         yield sys.stdout
+        sys.stdout.flush()
         return
+    path = Path(os.path.realpath(path))
+    regular = path.is_file() or not path.exists()  # a pipe or a device cannot be replaced, only written to
+    new = path.with_name(f".{path.name}.new-{os.getpid()}") if regular else path
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
-            try:
-                yield file.file
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with new.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        if regular:
+            new.replace(path)
     except OSError as error:
         raise MultilabelError(
             f"{path} cannot be written ({error.strerror or error}); choose another --output."
         ) from error
+    finally:
+        if regular:
+            new.unlink(missing_ok=True)
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _sentences(stopped: str) -> Iterator[None]:
     """Turns every error raised on purpose, and Ctrl-C, into one sentence on stderr and an exit code."""
     try:
         _quiet()
@@ -179,7 +188,7 @@ def _sentences() -> Iterator[None]:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo("Stopped; nothing was written, and features stored until now are kept.", err=True)
+        click.echo(stopped, err=True)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`); there is nobody left to tell.
@@ -193,6 +202,7 @@ def _quiet() -> None:
     logger.setLevel(logging.INFO)
     logger.handlers = [logging.StreamHandler()]
     logger.propagate = False
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
         with _silent_stderr():
             import keras  # noqa: F401

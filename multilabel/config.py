@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import UsageError
+
+FORMATS = ("auto", "aimonk", "csv", "tsv")
+LARGEST_BETA = 100.0
 
 
 @dataclass(frozen=True)
@@ -13,23 +19,26 @@ class FitConfig:
     Attributes:
         labels: the labels file.
         images: the folder of the pictures; `None`: `images/` beside the labels file, else its folder.
-        format: `"auto"` (by content), `"aimonk"`, `"csv"` or `"tsv"`.
+        format: one of `FORMATS`; `"auto"` decides by content.
         names: attribute names instead of the file's own (or of `attr1..attrK`).
         strict: any absent picture is an error.
         out: the bundle's folder.
         run_name: title of the loss curve; `None`: the name of `out`.
         backbone: an architecture of `keras.applications`, or `cnn`.
         weights: `"imagenet"`, `"none"` or a file; `None`: imagenet, and none for `cnn`.
-        image_size: (height, width) in pixels; `None`: what the architecture was made for.
+        image_size: (height, width) in pixels, or one number for both; `None`: what the architecture was made for.
         train_backbone: train the backbone together with the heads instead of freezing it.
         val_share: share of the pictures that is kept for validation, between 0 and 1.
         epochs: passes over the training part, at most.
-        lr: Adam's learning rate; `None`: 1e-3.
+        lr: Adam's learning rate.
         batch_size: pictures per step, in training.
         patience: epochs without a better validation loss before training stops.
         beta: thresholds maximise F-beta; above 1 favours recall.
         seed: of the split, the initial weights and the order of the pictures.
         cache: folder of the stored features; `None`: the user's cache folder.
+
+    Raises:
+        UsageError: if a value is out of range.
     """
 
     labels: Path
@@ -51,3 +60,22 @@ class FitConfig:
     beta: float = 1.0
     seed: int = 0
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Turns strings into paths, and checks every number before any work is done."""
+        for name in ("labels", "images", "out", "cache"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        if isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
+        if not 0 < self.val_share < 1:
+            raise UsageError(f"--val-share is {self.val_share}; expected a number between 0 and 1, such as 0.2.")
+        if not 0 < self.beta <= LARGEST_BETA:
+            raise UsageError(f"--beta is {self.beta}; expected a number above 0, and at most {LARGEST_BETA:g}.")
+        if not (0 < self.lr < math.inf):
+            raise UsageError(f"--lr is {self.lr}; expected a number above 0, such as 0.001.")
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected 1 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed is {self.seed}; expected a whole number from 0 to {2**32 - 1}.")

@@ -155,8 +155,8 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     sentences = [sentence for score in evaluation.scores if (sentence := _verdict(score, evaluation.part))]
     if evaluation.thresholds_tuned_here:
         sentences.append(
-            f"The thresholds were chosen on the same pictures ({evaluation.part}), so precision, recall and F1 "
-            "are flattering; average precision and AUC do not depend on thresholds."
+            f"The same pictures ({evaluation.part}) chose the thresholds and decided when to stop training: "
+            "precision, recall and F1 are flattering, average precision and AUC a little."
         )
     return sentences
 

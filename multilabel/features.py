@@ -145,8 +145,8 @@ def extract(
 ) -> Extraction:
     """Puts the feature of every picture into the store, computing only what is not there.
 
-    Decoding runs ahead in threads while the backbone computes. Memory does not grow with the number of pictures
-    (32 bytes each aside). After a crash at most the batch in hand is computed again.
+    Decoding runs ahead in threads while the backbone computes. Memory does not grow with the number of pictures,
+    but for their digests. After a crash at most the batch in hand is computed again.
 
     Raises:
         Interrupted: on Ctrl-C, saying how much is kept.

@@ -23,6 +23,9 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from .errors import DataError, ImageError, UsageError
 
+DECODING = 1
+"""Version of all that turns bytes into pixels here; a change that alters pixels raises it, and so renews features."""
+
 MAX_PIXELS = 89_478_485
 """The most pixels a picture may have: where Pillow begins to warn of decompression bombs."""
 

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, Any
@@ -14,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from .bundle import Bundle
-from .errors import ImageError, UsageError
+from .errors import DataError, ImageError, UsageError
 from .images import Picture, find_pictures, read_pictures
 from .thresholds import Threshold, apply_thresholds
 
@@ -42,16 +43,28 @@ def predict(bundle: Bundle, paths: Iterable[str], *, batch_size: int = BATCH_SIZ
     """Predicts pictures in order; one that cannot be read becomes a prediction with an error.
 
     Memory does not grow with the number of pictures.
+
+    Raises:
+        UsageError: if `paths` is one path and not several.
     """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise UsageError(f"predict takes several paths; give [{paths!r}] for one.")
+    return _predict(bundle, paths, batch_size)
+
+
+def _predict(bundle: Bundle, paths: Iterable[str], batch_size: int) -> Iterator[Prediction]:
     pictures = read_pictures(expand(paths), bundle.backbone.image_size)
     while batch := list(islice(pictures, batch_size)):
         yield from _predict_batch(bundle, batch)
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
-    """Files as they are, folders as the pictures below them; an empty folder stays, to become an error."""
-    for path in paths:
-        found = find_pictures(path) if os.path.isdir(path) else None
+    """Files as they are, folders as the pictures below them; a folder without any stays, to become an error."""
+    for path in map(os.fspath, paths):
+        found: list[str] = []
+        if os.path.isdir(path):
+            with suppress(DataError):  # a folder that may not be listed
+                found = find_pictures(path)
         yield from found or [path]
 
 
@@ -77,7 +90,7 @@ def _predict_batch(bundle: Bundle, pictures: Sequence[Picture]) -> Iterator[Pred
 def _reason(error: ImageError | None) -> str:
     if error is None:
         return "cannot be read"
-    return "a folder without pictures" if os.path.isdir(error.path) else error.reason
+    return "a folder in which no pictures were found" if os.path.isdir(error.path) else error.reason
 
 
 def with_thresholds(bundle: Bundle, overrides: Sequence[str]) -> Bundle:

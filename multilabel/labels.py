@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .config import FORMATS
 from .errors import DataError, LabelError, UsageError
 
 UNKNOWN = -1
 _DELIMITERS = {"auto": ",;\t", "aimonk": "", "csv": ",;", "tsv": "\t"}  # that a format's header may show
-FORMATS = tuple(_DELIMITERS)
 
 # How a cell may be spelled, in lower case; only delimited files can hold a blank one.
 _TOKENS = {
@@ -31,7 +31,9 @@ _TOKENS = {
     **dict.fromkeys(("na", "nan", "?", "-1", "-1.0", ""), UNKNOWN),
 }
 # Everything up to the last field that ends like a picture's file name.
-_PICTURE = re.compile(r".*\.(?:jpe?g|png|webp|gif|bmp|tiff?|jfif|avif|heic|ppm)(?=\s|$)", re.IGNORECASE | re.DOTALL)
+_PICTURE = re.compile(
+    r".*\.(?:jpe?g?|jfif|mpo|a?png|webp|gif|bmp|tiff?|p[pgbn]m|avif|heic)(?=\s|$)", re.IGNORECASE | re.DOTALL
+)
 
 _Problem = tuple[int, str]  # line number, what is wrong with it
 _Row = tuple[int, str, list[str]]  # line number, image, labels as they are spelled

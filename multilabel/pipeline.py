@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from . import __version__, report
 from . import bundle as bundles
 from .backbones import CNN, IMAGENET, NO_WEIGHTS, Backbone, build_backbone, freeze, resolve_name, thaw
 from .config import FitConfig
-from .errors import DataError, UsageError
+from .errors import DataError, Interrupted, UsageError
 from .evaluation import Evaluation, evaluate, verdicts
 from .features import Extraction, FeatureStore, check, default_cache, extract
 from .heads import LogitHead, missing_classes
@@ -28,7 +29,7 @@ from .splits import train_val_split
 from .thresholds import choose_thresholds
 from .training import Batches, History, Inputs, Pictures, build_models, predict_logits, train
 
-_NAMED = 20  # so many unreadable pictures are named in the terminal
+_NAMED = 20  # so many pictures that are left out are named in the terminal
 _log = logging.getLogger("multilabel")
 
 
@@ -82,7 +83,7 @@ class _Fitted:
 def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     """Trains, thresholds and measures a model, and writes its bundle.
 
-    Remarks for the person go to the logger `multilabel`.
+    Remarks for the person go to the logger `multilabel`. Keras' global random seed is set.
 
     Args:
         config: what to do.
@@ -95,7 +96,7 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     bundles.check_out(config.out)
     table, names, absent = _read_table(config)
     keras.utils.set_random_seed(config.seed)
-    backbone = build_backbone(config.backbone, config.weights or IMAGENET, config.image_size)
+    backbone = build_backbone(config.backbone, str(config.weights), config.image_size)
     data = _read_pictures(config, table, names, absent, backbone, progress)
 
     y = data.table.y
@@ -130,7 +131,11 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
 
 
 def _resolved(config: FitConfig) -> FitConfig:
-    """The configuration with the backbone's own name and the weights that are meant."""
+    """The configuration with the backbone's own name and the weights that are meant.
+
+    Raises:
+        UsageError: if the parts of the configuration contradict each other.
+    """
     name = resolve_name(config.backbone)
     weights = config.weights
     if weights is None and name == CNN:
@@ -140,6 +145,14 @@ def _resolved(config: FitConfig) -> FitConfig:
                 "train it (--train-backbone), or pass its weights (--weights FILE)."
             )
         weights = NO_WEIGHTS
+    if weights == NO_WEIGHTS and not config.train_backbone:
+        _log.warning("The backbone is frozen with random weights: good for trying things out, and for nothing else.")
+    out = config.out.absolute()
+    for option, path in (("--labels", config.labels), ("--images", config.images), ("--cache", config.cache)):
+        if path is not None and out in (path.absolute(), *path.absolute().parents):
+            raise UsageError(
+                f"{option} {path} lies inside --out {config.out}, which is replaced; choose another --out."
+            )
     return replace(config, backbone=name, weights=weights or IMAGENET)
 
 
@@ -151,11 +164,15 @@ def _read_table(config: FitConfig) -> tuple[LabelTable, list[str], list[str]]:
         _log.info(note)
     known = int((table.y != UNKNOWN).sum())
     _log.info(
-        f"{config.labels}: {len(table.images):,} pictures, {table.y.shape[1]} attributes, "
+        f"{config.labels}: {_count(len(table.images), 'picture')}, {_count(len(table.names), 'attribute')}, "
         f"{known:,} of {table.y.size:,} labels known ({known / table.y.size:.0%})."
     )
-    if absent:
-        _log.warning(f"Left out, because the file is absent: {', '.join(absent)} ({len(absent)} in all).")
+    _warn_left_out("the file is absent", absent)
+    unlabelled = [name for name, column in zip(table.names, table.y.T, strict=True) if (column == UNKNOWN).all()]
+    if unlabelled:
+        raise DataError(
+            f"{config.labels}: no picture has a known label for {', '.join(unlabelled)}; label some, or leave it out."
+        )
     gone = set(absent)
     return table, [name for name in named.images if name not in gone], list(absent)
 
@@ -178,13 +195,22 @@ def _read_pictures(
     if not config.train_backbone:
         stored = len(set(digests)) - extraction.computed
         _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already ({seconds:.1f} s).")
-    for error in extraction.errors[:_NAMED]:
-        _log.warning(f"Left out, because it cannot be read: {error}")
-    if len(extraction.errors) > _NAMED:
-        _log.warning(f"... and {len(extraction.errors) - _NAMED:,} more; skipped.csv in the bundle lists them all.")
-    skipped = [(name, "no such file") for name in absent]
-    skipped += [(names[table.images.index(error.path)], error.reason) for error in extraction.errors]
+    broken = [name for name, digest in zip(names, extraction.digests, strict=True) if digest is None]
+    reasons = [error.reason for error in extraction.errors]
+    _warn_left_out("it cannot be read", [f"{name} ({why})" for name, why in zip(broken, reasons, strict=True)])
+    skipped = [(name, "no such file") for name in absent] + list(zip(broken, reasons, strict=True))
     return _Data(table.take(rows), [names[row] for row in rows], digests, skipped, inputs, extraction.computed, seconds)
+
+
+def _warn_left_out(why: str, names: Sequence[str]) -> None:
+    if not names:
+        return
+    more = f" and {len(names) - _NAMED:,} more, which skipped.csv in the bundle lists" if len(names) > _NAMED else ""
+    _log.warning(f"Left out, because {why} ({_count(len(names), 'picture')}): {', '.join(names[:_NAMED])}{more}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], list[bytes]]:
@@ -207,8 +233,8 @@ def _train(
     for label, names in zip("10", missing_classes(data.table.names, y[training]), strict=True):
         for name in names:
             _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
-    _log.info(f"Training part: {len(training):,} pictures; validation part: {len(validation):,}.")
-    keras.utils.set_random_seed(config.seed)
+    _log.info(f"Training part: {_count(len(training), 'picture')}; validation part: {len(validation):,}.")
+    keras.utils.set_random_seed(config.seed)  # again, so that the head does not depend on what happened before
     heads_model, model = build_models(backbone, [head])
     trained = model if config.train_backbone else heads_model
     (thaw if config.train_backbone else freeze)(backbone)
@@ -216,19 +242,23 @@ def _train(
     batches = Batches(data.inputs, targets, training, config.batch_size, config.seed)
     held_out = Batches(data.inputs, targets, validation, config.batch_size)
     started = time.perf_counter()
-    history = train(
-        trained,
-        [head],
-        batches,
-        held_out,
-        epochs=config.epochs,
-        lr=config.lr,
-        patience=config.patience,
-        progress=progress,
-    )
+    try:
+        history = train(
+            trained,
+            [head],
+            batches,
+            held_out,
+            epochs=config.epochs,
+            lr=config.lr,
+            patience=config.patience,
+            progress=progress,
+        )
+    except Interrupted as stop:
+        kept = "" if config.train_backbone else " The features are kept, so the same command is quick to train again."
+        raise Interrupted(f"{stop}{kept}") from None
     seconds = time.perf_counter() - started
     _log.info(
-        f"Trained for {len(history.epoch_ends)} epochs ({seconds:.1f} s); "
+        f"Trained for {_count(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
         f"kept the weights of epoch {history.best_epoch}, the one with the lowest validation loss."
     )
     freeze(backbone)
@@ -240,7 +270,8 @@ def _write_tables(folder: Path, evaluation: Evaluation, data: _Data, fitted: _Fi
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     predictions = pd.DataFrame({"image": [data.names[row] for row in validation]})
     for column, name in enumerate(data.table.names):
-        predictions[f"{name}_label"] = pd.Series(data.table.y[validation, column]).replace(UNKNOWN, "NA")
+        labels = data.table.y[validation, column]
+        predictions[f"{name}_label"] = pd.arrays.IntegerArray(labels, labels == UNKNOWN)  # unknown: blank
     for column, name in enumerate(data.table.names):
         predictions[f"{name}_probability"] = fitted.p[:, column]
     predictions.to_csv(folder / "predictions.csv", index=False)
@@ -264,7 +295,9 @@ def _provenance(config: FitConfig, data: _Data, parts: dict[str, int]) -> dict[s
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()},
-        "labels_sha256": hashlib.sha256(config.labels.read_bytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(
+            repr((data.names, data.table.y.tolist())).encode("utf-8", "replace")
+        ).hexdigest(),
         "pictures": parts,
         "skipped": len(data.skipped),
         "settings": settings,

@@ -20,34 +20,46 @@ _COLUMNS = {
     "average_precision": "AP",
     "roc_auc": "AUC",
 }
-_WIDTH = 12
+_WIDTH = 10
+_MARKS = {"shared": "*", "default": "**"}
 
 
 def score_table(evaluation: Evaluation) -> str:
     """The scores of every attribute as text, each above its 95% interval and its chance level."""
     name_width = max([9, *(len(scores.attribute) for scores in evaluation.scores)])
-    header = f"{'attribute':<{name_width}}  {'known':>6}  {'present':>7}  {'threshold':>9}  {'':<8}"
+    header = f"{'attribute':<{name_width}}  {'known':>6}  {'positives':>9}  {'threshold':>9}  {'':<8}"
     lines = [_measured_on(evaluation), "", header + _row(list(_COLUMNS.values()))]
     for scores in evaluation.scores:
         lines += _attribute_lines(scores, name_width)
-    if any(scores.threshold.source == "shared" for scores in evaluation.scores):
-        lines += ["", "* too few positives for a threshold of its own: the one that suits all attributes together."]
+    lines += ["", _macro(evaluation)]
+    sources = {scores.threshold.source for scores in evaluation.scores}
+    if "shared" in sources:
+        lines.append("*  too few positives for a threshold of its own: the one that suits all attributes together.")
+    if "default" in sources:
+        lines.append("** no positives to choose a threshold by: 0.5.")
     return "\n".join(lines)
 
 
 def _measured_on(evaluation: Evaluation) -> str:
     return (
         f"Measured on the {evaluation.part}: {evaluation.pictures:,} pictures, "
-        f"{evaluation.known:,} of {evaluation.cells:,} labels known. "
+        f"{evaluation.known:,} of {evaluation.cells:,} labels known.\n"
         "Below each score: its 95% interval, and what chance scores."
     )
 
 
+def _macro(evaluation: Evaluation) -> str:
+    judged = len(evaluation.scores) - len(evaluation.left_out)
+    left_out = f"; left out, for want of one class: {', '.join(evaluation.left_out)}" if evaluation.left_out else ""
+    over = f"{judged} of {len(evaluation.scores)} attributes"
+    return f"Macro F1 {_number(evaluation.macro_f1)}, the mean over {over}{left_out}."
+
+
 def _attribute_lines(scores: AttributeScores, name_width: int) -> list[str]:
     columns: list[Score] = [getattr(scores, name) for name in _COLUMNS]
-    mark = "*" if scores.threshold.source == "shared" else ""
+    mark = _MARKS.get(scores.threshold.source, "")
     lead = (
-        f"{scores.attribute:<{name_width}}  {scores.known:>6}  {scores.positives:>7}  "
+        f"{scores.attribute:<{name_width}}  {scores.known:>6}  {scores.positives:>9}  "
         f"{f'{scores.threshold.value:.3f}{mark}':>9}  "
     )
     blank = " " * len(lead)

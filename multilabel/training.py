@@ -184,8 +184,7 @@ def train(
     except KeyboardInterrupt:
         done = len(log.history.epoch_ends)
         raise Interrupted(
-            f"Stopped after {done} epoch{'' if done == 1 else 's'} of training; no bundle was written. "
-            "Stored features are kept; run the same command to train again."
+            f"Stopped after {done} epoch{'' if done == 1 else 's'} of training; no bundle was written."
         ) from None
     finally:
         log.close()

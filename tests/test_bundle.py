@@ -9,6 +9,8 @@ import os
 import resource
 import shutil
 import stat
+import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -237,7 +239,7 @@ def test_an_old_bundle_that_cannot_be_moved_back_and_forth(copied, tmp_path, mon
     before, rename = contents(tmp_path), Path.rename
 
     def failing(self, target):
-        if self.name == ".model.new":
+        if self.name.startswith(".model.new-"):
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
@@ -268,11 +270,29 @@ def test_a_kill_between_the_two_renames_does_not_stop_a_reader(copied, tmp_path)
 
 
 def test_a_kill_in_the_middle_of_writing_leaves_what_the_next_writing_clears(copied, tmp_path):
-    (tmp_path / ".model.new").mkdir()
-    (tmp_path / ".model.new" / "half").write_text("a half")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for process in (gone.pid, os.getppid()):
+        (tmp_path / f".model.new-{process}").mkdir()
+        (tmp_path / f".model.new-{process}" / "half").write_text("a half")
     with writing(copied) as new:
         (new / DESCRIPTION).write_text("{}")
-    assert contents(tmp_path) == {"model": None, f"model/{DESCRIPTION}": b"{}"}
+    at_work = f".model.new-{os.getppid()}"  # another process' writing is left alone
+    assert contents(tmp_path) == {
+        "model": None,
+        f"model/{DESCRIPTION}": b"{}",
+        at_work: None,
+        f"{at_work}/half": b"a half",
+    }
+
+
+def test_what_else_lies_in_a_bundle_is_not_lost(copied):
+    (copied / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError) as error:
+        check_out(copied)
+    assert str(error.value) == (
+        f"{copied} holds, besides a bundle, notes.txt, which would be lost; move that away or choose another --out."
+    )
 
 
 def test_what_a_kill_after_the_renames_left_is_cleared_by_the_next_writing(copied, tmp_path):

@@ -17,8 +17,8 @@ from multilabel.thresholds import Threshold
 HALF = Threshold(0.5, "default", 0)
 NAMES = ("good", "random", "absent", "everywhere", "unknown")
 TUNED_HERE = (
-    "The thresholds were chosen on the same pictures (validation part), so precision, recall and F1 are flattering; "
-    "average precision and AUC do not depend on thresholds."
+    "The same pictures (validation part) chose the thresholds and decided when to stop training: "
+    "precision, recall and F1 are flattering, average precision and AUC a little."
 )
 
 

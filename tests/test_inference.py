@@ -120,7 +120,7 @@ def test_what_cannot_be_read_becomes_an_error_in_its_place(bundle, paths, probab
         (str(folder / "a.jpg"), "the file is empty"),
         (str(folder / "b.png"), 3),
         (str(folder / "deeper" / "a.PNG"), 4),
-        (str(empty), "a folder without pictures"),
+        (str(empty), "a folder in which no pictures were found"),
         (long, "cannot be read: File name too long"),
         (paths[1], 1),
         (paths[1], 1),
@@ -138,7 +138,9 @@ def test_what_cannot_be_read_becomes_an_error_in_its_place(bundle, paths, probab
 
 def test_nothing_in_nothing_out(bundle, tmp_path):
     assert list(predict(bundle, [])) == []
-    assert [prediction.error for prediction in predict(bundle, [str(tmp_path)])] == ["a folder without pictures"]
+    assert [prediction.error for prediction in predict(bundle, [str(tmp_path)])] == [
+        "a folder in which no pictures were found"
+    ]
 
 
 def test_expand_does_not_look_ahead(tmp_path):

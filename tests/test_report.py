@@ -56,30 +56,34 @@ def test_the_table_of_one_attribute():
         roc_auc=Score(0.875, 0.75, math.nan, 0.5),
     )
     assert score_table(Evaluation("validation part", 2000, 4000, 1234, True, (scores,))).splitlines() == [
-        "Measured on the validation part: 2,000 pictures, 1,234 of 4,000 labels known. "
+        "Measured on the validation part: 2,000 pictures, 1,234 of 4,000 labels known.",
         "Below each score: its 95% interval, and what chance scores.",
         "",
-        "attribute   known  present  threshold             precision      recall          F1          AP         AUC",
-        "hat          1234        7     0.062*  score           0.50        1.00        0.67        0.33        0.88",
-        "                                       95%        0.25-0.75   1.00-1.00   0.40-0.80   0.10-0.60    0.75-n/a",
-        "                                       chance          0.01        0.50        0.02        0.01        0.50",
+        "attribute   known  positives  threshold           precision    recall        F1        AP       AUC",
+        "hat          1234          7     0.062*  score         0.50      1.00      0.67      0.33      0.88",
+        "                                         95%      0.25-0.75 1.00-1.00 0.40-0.80 0.10-0.60  0.75-n/a",
+        "                                         chance        0.01      0.50      0.02      0.01      0.50",
         "",
-        "* too few positives for a threshold of its own: the one that suits all attributes together.",
+        "Macro F1 0.67, the mean over 1 of 1 attributes.",
+        "*  too few positives for a threshold of its own: the one that suits all attributes together.",
     ]
 
 
 def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
-    lead, empty, header, *lines, blank, note = score_table(evaluation).splitlines()
+    lead, _, empty, header, *lines, blank, macro, note, note_of_default = score_table(evaluation).splitlines()
     known = sum(scores.known for scores in evaluation.scores)
-    assert lead.startswith(f"Measured on the validation part: 60 pictures, {known} of 180 labels known. ")
+    assert lead.startswith(f"Measured on the validation part: 60 pictures, {known} of 180 labels known.")
     assert (empty, blank, len(lines)) == ("", "", 9)
-    assert note.startswith("* too few positives")
+    left_out = "left out, for want of one class: a quite long name, unknown"
+    assert macro == f"Macro F1 {two_decimals(evaluation.macro_f1)}, the mean over 1 of 3 attributes; {left_out}."
+    assert note.startswith("*  too few positives")
+    assert note_of_default == "** no positives to choose a threshold by: 0.5."
     assert len({len(line) for line in [header, *lines]}) == 1
     for number, scores in enumerate(evaluation.scores):
         columns = [getattr(scores, name) for name in COLUMNS]
         value, interval, chance = lines[3 * number : 3 * number + 3]
         name, rest = value[: len("a quite long name")], value[len("a quite long name") :]
-        mark = "*" if scores.attribute == "a quite long name" else ""
+        mark = {"a quite long name": "*", "unknown": "**"}.get(scores.attribute, "")
         assert name.rstrip() == scores.attribute
         threshold = f"{scores.threshold.value:.3f}{mark}"
         assert rest.split()[:4] == [str(scores.known), str(scores.positives), threshold, "score"]
@@ -94,8 +98,8 @@ def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
 
 def test_what_is_undefined_is_not_a_number_from_nowhere(evaluation):
     lines = score_table(evaluation).splitlines()
-    header, unknown = lines[2], lines[9:12]
-    assert unknown[0].split()[:4] == ["unknown", "0", "0", "0.500"]
+    header, unknown = lines[3], lines[10:13]
+    assert unknown[0].split()[:4] == ["unknown", "0", "0", "0.500**"]
     assert set(cut_out(unknown[0], header)[-1].split()) == {"n/a"}
     assert "nan" not in "\n".join(lines)
 
@@ -104,12 +108,12 @@ def test_no_star_no_footnote(evaluation):
     own = Evaluation("test part", 60, 180, 30, False, (evaluation.scores[0],))
     table = score_table(own)
     assert "*" not in table
-    assert len(table.splitlines()) == 6
-    assert table.startswith("Measured on the test part: 60 pictures, 30 of 180 labels known. ")
+    assert len(table.splitlines()) == 9
+    assert table.startswith("Measured on the test part: 60 pictures, 30 of 180 labels known.\n")
 
 
 def test_no_attributes():
-    assert len(score_table(Evaluation("validation part", 0, 0, 0, False, ())).splitlines()) == 3
+    assert len(score_table(Evaluation("validation part", 0, 0, 0, False, ())).splitlines()) == 6
 
 
 # --- the loss curve
