@@ -147,9 +147,8 @@ def load(folder: str | os.PathLike[str]) -> Bundle:
         path = _readable(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{path} is not a bundle (it holds no {DESCRIPTION}); make one with `multilabel fit`."
-        ) from None
+        why = f"it holds no {DESCRIPTION}" if path.is_dir() else "it is no folder"
+        raise BundleError(f"{path} is not a bundle ({why}); make one with `multilabel fit`.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / DESCRIPTION} cannot be read ({error}); run `multilabel fit` again.") from error
     if not isinstance(description, dict) or not isinstance(description.get("schema"), int):

@@ -16,7 +16,7 @@ import click
 
 from . import __version__
 from .config import FORMATS, LARGEST_BETA, FitConfig
-from .errors import MultilabelError
+from .errors import Interrupted, MultilabelError
 
 _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
 
@@ -43,7 +43,7 @@ class _Names(click.ParamType):
     name = "A,B,C"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        return tuple(name.strip() for name in value.split(","))
+        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
 
 
 _FILE = click.Path(path_type=Path)
@@ -139,6 +139,8 @@ def infer(paths: Sequence[str], model: Path, thresholds: Sequence[str], style: s
         predictions = inference.predict(loaded, _listed(paths))
         with _output(output) as file:
             failed, pictures = inference.write(predictions, loaded, style, file)
+    if not pictures:
+        click.echo("There were no pictures to predict.", err=True)
     if failed:
         click.echo(f"{failed} of {pictures} pictures could not be read.", err=True)
         sys.exit(1)
@@ -185,7 +187,7 @@ def _sentences(stopped: str) -> Iterator[None]:
         _quiet()
         yield
     except MultilabelError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"{'' if isinstance(error, Interrupted) else 'Error: '}{error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo(stopped, err=True)

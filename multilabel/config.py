@@ -66,6 +66,8 @@ class FitConfig:
         for name in ("labels", "images", "out", "cache"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
+        if isinstance(self.names, str):
+            object.__setattr__(self, "names", tuple(name.strip() for name in self.names.split(",")))
         if isinstance(self.image_size, int):
             object.__setattr__(self, "image_size", (self.image_size, self.image_size))
         if not 0 < self.val_share < 1:

@@ -18,6 +18,7 @@ from .thresholds import Threshold, apply_thresholds
 # With fewer labels of one class the bootstrap interval is too narrow to rely on: random probabilities come out as
 # "better than chance" in 40% of cases with 1 positive, 18% with 2, 7% with 5 and 4% with 10 (nominal: 2.5%).
 FEWEST_TO_JUDGE = 5
+FEW = 10  # labels of a class, below which the bootstrap's intervals are too narrow
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,17 @@ def verdicts(evaluation: Evaluation) -> list[str]:
 
 
 def _verdict(score: AttributeScores, part: str) -> str | None:
+    rarer, kind = min((score.positives, "positive"), (score.negatives, "negative"))
     if score.better_than_chance:
-        return None
+        if rarer >= FEW:
+            return None
+        return (
+            f"{score.attribute} has only {rarer} {kind} labels in the {part}: "
+            "its true scores may lie further away than the intervals say."
+        )
     if not score.known:
         return f"{score.attribute} cannot be judged: none of its labels in the {part} is known."
     if not score.can_be_judged:
-        rarer, kind = min((score.positives, "positive"), (score.negatives, "negative"))
         return (
             f"{score.attribute} cannot be judged: {rarer or 'none'} of its {score.known} known labels in the "
             f"{part} {'are' if rarer > 1 else 'is'} {kind}, and it takes at least {FEWEST_TO_JUDGE}."

@@ -189,7 +189,7 @@ def _write_json(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]
 
 
 def _json(prediction: Prediction, bundle: Bundle) -> str:
-    record: dict[str, Any] = {"image": prediction.image, "error": prediction.error}
+    record: dict[str, Any] = {"image": prediction.image, "error": prediction.error, "present": None, "attributes": None}
     if prediction.error is None:
         record["present"] = [name for name, present in prediction.present.items() if present]
         record["attributes"] = {

@@ -194,7 +194,9 @@ def _read_pictures(
     seconds = time.perf_counter() - started
     if not config.train_backbone:
         stored = len(set(digests)) - extraction.computed
-        _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already ({seconds:.1f} s).")
+        copies = len(digests) - len(set(digests))
+        same = f", {copies:,} identical to others" if copies else ""
+        _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already{same} ({seconds:.1f} s).")
     broken = [name for name, digest in zip(names, extraction.digests, strict=True) if digest is None]
     reasons = [error.reason for error in extraction.errors]
     _warn_left_out("it cannot be read", [f"{name} ({why})" for name, why in zip(broken, reasons, strict=True)])

@@ -65,13 +65,17 @@ def _attribute_lines(scores: AttributeScores, name_width: int) -> list[str]:
     blank = " " * len(lead)
     return [
         f"{lead}{'score':<8}" + _row([_number(score.value) for score in columns]),
-        f"{blank}{'95%':<8}" + _row([f"{_number(score.low)}-{_number(score.high)}" for score in columns]),
+        f"{blank}{'95%':<8}" + _row([_interval(score) for score in columns]),
         f"{blank}{'chance':<8}" + _row([_number(score.chance) for score in columns]),
     ]
 
 
 def _row(cells: Sequence[str]) -> str:
     return "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+
+
+def _interval(score: Score) -> str:
+    return "n/a" if math.isnan(score.low) else f"{_number(score.low)}-{_number(score.high)}"
 
 
 def _number(value: float) -> str:

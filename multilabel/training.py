@@ -239,6 +239,7 @@ class _Log(keras.callbacks.Callback):
         self.bar.update()
 
     def close(self) -> None:
+        self.bar.total = self.bar.n  # stopping early is an end like any other
         self.bar.close()
 
 

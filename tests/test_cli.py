@@ -196,7 +196,7 @@ def test_thresholds_of_a_call(folder: Path, bundle: Path) -> None:
         (["fit", "--labels", "x", "--backbone", "resnet5"], 2, "unknown backbone 'resnet5'; did you mean resnet50?"),
         (["fit", "--labels", "x", "--backbone", "cnn"], 2, "--backbone cnn comes without pretrained weights: "),
         (["infer"], 2, "Missing argument 'PATH...'"),
-        (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it holds no multilabel.json)"),
+        (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it is no folder); make"),
         (["nothing"], 2, "No such command 'nothing'"),
         ([], 2, "Usage: main [OPTIONS] COMMAND"),
         (["fit", "--labels", "x", "--image-size", "²"], 2, "'²' is not a size; expected pixels such as 224, or"),
@@ -462,7 +462,7 @@ def test_ctrl_c_ends_with_one_line(backbone: str, root: Path, tmp_path: Path) ->
     assert process.returncode == 1
     assert out == ""
     kept = " The features are kept, so the same command is quick to train again." if backbone == "frozen" else ""
-    assert re.fullmatch(rf"Error: Stopped after \d+ epochs? of training; no bundle was written.{kept}\n", errors)
+    assert re.fullmatch(rf"Stopped after \d+ epochs? of training; no bundle was written.{kept}\n", errors)
     assert not (tmp_path / "out").exists()
 
 

@@ -162,9 +162,18 @@ def test_an_attribute_that_is_not_better_than_chance_is_named(evaluation, expect
 
 @pytest.mark.parametrize("tuned_here", [True, False])
 def test_a_good_attribute_with_enough_labels_needs_no_warning(tuned_here):
-    evaluation = judged(Score(0.7, 0.51, 0.8, 0.5), positives=5, negatives=5, tuned_here=tuned_here)
+    evaluation = judged(Score(0.7, 0.51, 0.8, 0.5), positives=10, negatives=10, tuned_here=tuned_here)
     assert evaluation.scores[0].better_than_chance
     assert verdicts(evaluation) == ([TUNED_HERE] if tuned_here else [])
+
+
+def test_a_good_attribute_with_few_labels_of_a_class_comes_with_a_caution():
+    evaluation = judged(Score(1.0, 1.0, 1.0, 0.5), positives=9, negatives=100, tuned_here=False)
+    assert evaluation.scores[0].better_than_chance
+    assert verdicts(evaluation) == [
+        "attr1 has only 9 positive labels in the validation part: "
+        "its true scores may lie further away than the intervals say."
+    ]
 
 
 def test_random_probabilities_are_rarely_called_better_than_chance():

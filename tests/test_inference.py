@@ -275,8 +275,8 @@ def test_json(bundle, style):
             "coat": {"probability": 0.12345678, "threshold": 0.7, "present": False},
         },
     }
-    assert records[1] == {"image": "b.png", "error": "the file is empty"}
-    assert [record.get("present") for record in records] == [["hat"], None, ["hat", "scarf", "coat"], []]
+    assert records[1] == {"image": "b.png", "error": "the file is empty", "present": None, "attributes": None}
+    assert [record["present"] for record in records] == [["hat"], None, ["hat", "scarf", "coat"], []]
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,9 @@ def parsed(text, style):
             yield row["image"], row["error"] or None, found
         return
     for record in json.loads(text) if style == "json" else map(json.loads, text.splitlines()):
-        attributes = record.get("attributes", {})
+        attributes = record["attributes"] or {}
         found = {name: (cell["present"], cell["probability"]) for name, cell in attributes.items()}
-        assert [name for name, (present, _) in found.items() if present] == record.get("present", [])
+        assert [name for name, (present, _) in found.items() if present] == (record["present"] or [])
         yield record["image"], record["error"], found
 
 

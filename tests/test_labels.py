@@ -338,7 +338,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
         (tmp_path / ("x" * 300), os.strerror(errno.ENAMETOOLONG)),
         (Path("a\0b"), "embedded null byte"),
     ):
-        with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read: {reason}.")):
+        with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read ({reason}); is --labels right?")):
             read_labels(path)
 
 

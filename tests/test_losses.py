@@ -442,3 +442,13 @@ def test_cells_of_a_sample_are_all_axes_but_the_first():
     y, z = drawn((3, 4, 5))
     losses, known = expected_cells(y, z)
     close(keras.ops.mean(masked_bce(y, z)), losses.sum() / known.sum())
+
+
+def test_another_process_loads_a_saved_model(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", MaskedBCE(pos_weight=[1.0, 2.0]))
+    model.save(tmp_path / "model.keras")
+    code = "import sys, keras; from multilabel import masked_bce; print(keras.models.load_model(sys.argv[1]).loss.name)"
+    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "masked_bce\n", done.stderr

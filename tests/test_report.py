@@ -92,7 +92,8 @@ def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
         assert [cell.strip() for cell in cut_out(value, header)] == [two_decimals(score.value) for score in columns]
         assert [cell.strip() for cell in cut_out(chance, header)] == [two_decimals(score.chance) for score in columns]
         assert [cell.strip() for cell in cut_out(interval, header)] == [
-            f"{two_decimals(score.low)}-{two_decimals(score.high)}" for score in columns
+            "n/a" if math.isnan(score.low) else f"{two_decimals(score.low)}-{two_decimals(score.high)}"
+            for score in columns
         ]
 
 
