@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 import click
 
@@ -87,6 +87,7 @@ def main() -> None:
 @_option("--image-size", type=_ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
 @_option("--train-backbone", is_flag=True, help="Train the backbone too, instead of freezing it.")
 @_option("--val-share", type=_SHARE, help="Share of the pictures kept for validation.")
+@_option("--test-share", type=click.FloatRange(0, 1, max_open=True), help="Share kept aside for an untouched test.")
 @_option("--epochs", type=click.IntRange(1), help="Passes over the training part, at most.")
 @_option("--lr", type=_POSITIVE, help="Adam's learning rate.")
 @_option("--batch-size", type=click.IntRange(1), help="Pictures per training step.")
@@ -101,13 +102,15 @@ def main() -> None:
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
     with _sentences("Stopped; no bundle was written, and features stored until now are kept."):
+        from .evaluation import verdicts
         from .pipeline import fit
         from .report import score_table
 
         result = fit(FitConfig(**settings), progress=True)
-    click.echo(f"\n{score_table(result.evaluation)}\n")
-    for sentence in result.verdicts:
-        click.echo(sentence)
+    for evaluation in result.evaluations:
+        click.echo(f"\n{score_table(evaluation)}\n")
+        for sentence in verdicts(evaluation):
+            click.echo(sentence)
     click.echo(f"\nThe bundle is in {result.out}; use it with: multilabel infer --model {result.out} PICTURE...")
 
 
@@ -186,16 +189,24 @@ def _sentences(stopped: str) -> Iterator[None]:
     try:
         _quiet()
         yield
+    except Interrupted as error:
+        _stop(str(error))
     except MultilabelError as error:
-        click.echo(f"{'' if isinstance(error, Interrupted) else 'Error: '}{error}", err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo(stopped, err=True)
-        sys.exit(1)
+        _stop(stopped)
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _stop(sentence: str) -> NoReturn:
+    """Ends the process at once: TensorFlow's threads may wait for data that no longer comes."""
+    click.echo(sentence, err=True)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _quiet() -> None:

@@ -28,7 +28,8 @@ class FitConfig:
         weights: `"imagenet"`, `"none"` or a file; `None`: imagenet, and none for `cnn`.
         image_size: (height, width) in pixels, or one number for both; `None`: what the architecture was made for.
         train_backbone: train the backbone together with the heads instead of freezing it.
-        val_share: share of the pictures that is kept for validation, between 0 and 1.
+        val_share: share of the pictures that is kept for validation: to stop training and to choose thresholds by.
+        test_share: share of the pictures that neither training, stopping nor thresholds see; 0 for none.
         epochs: passes over the training part, at most.
         lr: Adam's learning rate.
         batch_size: pictures per step, in training.
@@ -53,6 +54,7 @@ class FitConfig:
     image_size: tuple[int, int] | None = None
     train_backbone: bool = False
     val_share: float = 0.2
+    test_share: float = 0.0
     epochs: int = 200
     lr: float = 1e-3
     batch_size: int = 32
@@ -72,6 +74,11 @@ class FitConfig:
             object.__setattr__(self, "image_size", (self.image_size, self.image_size))
         if not 0 < self.val_share < 1:
             raise UsageError(f"--val-share is {self.val_share}; expected a number between 0 and 1, such as 0.2.")
+        if not 0 <= self.test_share < 1 - self.val_share:
+            raise UsageError(
+                f"--test-share is {self.test_share}; expected 0, or a number that leaves pictures to train on "
+                f"beside --val-share {self.val_share}."
+            )
         if not 0 < self.beta <= LARGEST_BETA:
             raise UsageError(f"--beta is {self.beta}; expected a number above 0, and at most {LARGEST_BETA:g}.")
         if not (0 < self.lr < math.inf):

@@ -21,11 +21,11 @@ from . import bundle as bundles
 from .backbones import CNN, IMAGENET, NO_WEIGHTS, Backbone, build_backbone, freeze, resolve_name, thaw
 from .config import FitConfig
 from .errors import DataError, Interrupted, UsageError
-from .evaluation import Evaluation, evaluate, verdicts
+from .evaluation import Evaluation, evaluate
 from .features import Extraction, FeatureStore, check, default_cache, extract
 from .heads import LogitHead, missing_classes
 from .labels import UNKNOWN, LabelTable, locate_images, read_labels
-from .splits import train_val_split
+from .splits import split_parts
 from .thresholds import choose_thresholds
 from .training import Batches, History, Inputs, Pictures, build_models, predict_logits, train
 
@@ -39,8 +39,7 @@ class FitResult:
 
     Attributes:
         out: the bundle's folder.
-        evaluation: the scores on the validation part.
-        verdicts: plain sentences about them.
+        evaluations: the scores on the validation part and, if there is one, on the test part.
         history: how the training went.
         computed: how many features were computed, not read from the store.
         extraction_seconds: time it took to read all pictures and have their features.
@@ -48,8 +47,7 @@ class FitResult:
     """
 
     out: Path
-    evaluation: Evaluation
-    verdicts: list[str]
+    evaluations: tuple[Evaluation, ...]
     history: History
     computed: int
     extraction_seconds: float
@@ -71,13 +69,22 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What training on a split gave; `p` are the validation part's probabilities."""
+    """What training on a split gave; `trained` is `model` or, on stored features, its head alone."""
 
     head: LogitHead
     model: keras.Model
+    trained: keras.Model
     history: History
-    p: np.ndarray
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the pictures that was held out: which rows, and their probabilities."""
+
+    name: str
+    rows: np.ndarray
+    p: np.ndarray
 
 
 def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
@@ -100,13 +107,30 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     data = _read_pictures(config, table, names, absent, backbone, progress)
 
     y = data.table.y
-    training, validation = train_val_split(y, config.val_share, data.digests, config.seed)
-    fitted = _train(config, backbone, data, training, validation, progress)
-    thresholds = choose_thresholds(y[validation], fitted.p, config.beta)
-    evaluation = evaluate(
-        y[validation], fitted.p, data.table.names, thresholds, part="validation part", seed=config.seed
+    training, validation, test = split_parts(
+        y, config.val_share, config.test_share, groups=data.digests, seed=config.seed
     )
-    parts = {"training": len(training), "validation": len(validation)}
+    _describe_parts(len(training), len(validation), len(test))
+    fitted = _train(config, backbone, data, training, validation, progress)
+    held_out = [
+        _Part(name, rows, _probabilities(config, fitted, data, rows))
+        for name, rows in (("validation", validation), ("test", test))
+        if len(rows)
+    ]
+    thresholds = choose_thresholds(y[validation], held_out[0].p, config.beta)
+    evaluations = tuple(
+        evaluate(
+            y[part.rows],
+            part.p,
+            data.table.names,
+            thresholds,
+            part=f"{part.name} part",
+            thresholds_tuned_here=part.name == "validation",
+            seed=config.seed,
+        )
+        for part in held_out
+    )
+    parts = {"training": len(training), **{part.name: len(part.rows) for part in held_out}}
     bundle = bundles.Bundle(
         config.run_name or config.out.absolute().name,
         backbone,
@@ -117,17 +141,9 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     )
     with bundles.writing(config.out) as folder:
         bundles.save(bundle, folder)
-        _write_tables(folder, evaluation, data, fitted, validation)
+        _write_tables(folder, evaluations, data, fitted.history, held_out)
         report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png")
-    return FitResult(
-        config.out,
-        evaluation,
-        verdicts(evaluation),
-        fitted.history,
-        data.computed,
-        data.seconds,
-        fitted.seconds,
-    )
+    return FitResult(config.out, evaluations, fitted.history, data.computed, data.seconds, fitted.seconds)
 
 
 def _resolved(config: FitConfig) -> FitConfig:
@@ -222,6 +238,11 @@ def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], lis
     return [row for row, _ in pairs], [digest for _, digest in pairs]
 
 
+def _describe_parts(training: int, validation: int, test: int) -> None:
+    tested = f"; test part: {test:,}" if test else ""
+    _log.info(f"Training part: {_count(training, 'picture')}; validation part: {validation:,}{tested}.")
+
+
 def _train(
     config: FitConfig,
     backbone: Backbone,
@@ -235,7 +256,6 @@ def _train(
     for label, names in zip("10", missing_classes(data.table.names, y[training]), strict=True):
         for name in names:
             _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
-    _log.info(f"Training part: {_count(len(training), 'picture')}; validation part: {len(validation):,}.")
     keras.utils.set_random_seed(config.seed)  # again, so that the head does not depend on what happened before
     heads_model, model = build_models(backbone, [head])
     trained = model if config.train_backbone else heads_model
@@ -264,21 +284,35 @@ def _train(
         f"kept the weights of epoch {history.best_epoch}, the one with the lowest validation loss."
     )
     freeze(backbone)
-    return _Fitted(head, model, history, head.to_probs(predict_logits(trained, held_out)[head.name]), seconds)
+    return _Fitted(head, model, trained, history, seconds)
 
 
-def _write_tables(folder: Path, evaluation: Evaluation, data: _Data, fitted: _Fitted, validation: np.ndarray) -> None:
-    text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+def _probabilities(config: FitConfig, fitted: _Fitted, data: _Data, rows: np.ndarray) -> np.ndarray:
+    head = fitted.head
+    batches = Batches(data.inputs, {head.name: data.table.y}, rows, config.batch_size)
+    return head.to_probs(predict_logits(fitted.trained, batches)[head.name])
+
+
+def _write_tables(
+    folder: Path, evaluations: Sequence[Evaluation], data: _Data, history: History, held_out: Sequence[_Part]
+) -> None:
+    metrics = {"parts": [evaluation.to_json() for evaluation in evaluations]}
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    predictions = pd.DataFrame({"image": [data.names[row] for row in validation]})
-    for column, name in enumerate(data.table.names):
-        labels = data.table.y[validation, column]
-        predictions[f"{name}_label"] = pd.arrays.IntegerArray(labels, labels == UNKNOWN)  # unknown: blank
-    for column, name in enumerate(data.table.names):
-        predictions[f"{name}_probability"] = fitted.p[:, column]
+    predictions = pd.concat([_predictions_table(data, part) for part in held_out])
     predictions.to_csv(folder / "predictions.csv", index=False)
-    _history_table(fitted.history).to_csv(folder / "history.csv", index=False)
+    _history_table(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(data.skipped, columns=["image", "reason"]).to_csv(folder / "skipped.csv", index=False)
+
+
+def _predictions_table(data: _Data, part: _Part) -> pd.DataFrame:
+    """One row per picture of the part: its labels (blank: unknown), then its probabilities."""
+    table = pd.DataFrame({"image": [data.names[row] for row in part.rows], "part": part.name})
+    for name, labels in zip(data.table.names, data.table.y[part.rows].T, strict=True):
+        table[f"{name}_label"] = pd.arrays.IntegerArray(labels.copy(), labels == UNKNOWN)
+    for name, probabilities in zip(data.table.names, part.p.T, strict=True):
+        table[f"{name}_probability"] = probabilities
+    return table
 
 
 def _history_table(history: History) -> pd.DataFrame:

@@ -10,34 +10,44 @@ from numpy.typing import NDArray
 from .errors import DataError, UsageError
 
 
-def train_val_split(
-    y: NDArray, val_share: float, groups: Sequence[Hashable] | None = None, seed: int = 0
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """A training and a validation part; see `assign_parts`.
+def split_parts(
+    y: NDArray,
+    val_share: float,
+    test_share: float = 0.0,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """A training, a validation and, if wanted, a test part; see `assign_parts`.
 
     Args:
         y: labels, shape (n, attributes): 1, 0 or -1 (unknown).
-        val_share: share of the pictures for validation, between 0 and 1.
+        val_share: share of the pictures for validation, above 0.
+        test_share: share of the pictures for the test part; 0 for none. Both together are below 1.
         groups: one per picture (for instance a digest of its content); equal ones stay together.
         seed: of the order in which pictures are dealt out.
 
     Returns:
-        The row numbers of both parts, ascending. Neither is empty.
+        The row numbers of the three parts, ascending. None is empty, but for the test part if its share is 0.
 
     Raises:
-        UsageError: `val_share` is not between 0 and 1.
-        DataError: there are fewer than two different pictures.
+        UsageError: the shares are out of range.
+        DataError: there are fewer different pictures than parts.
     """
-    if not 0 < val_share < 1:
-        raise UsageError(f"The validation share is {val_share}; give a number between 0 and 1, such as 0.2.")
-    distinct = len(y) if groups is None else len(set(groups))
-    if distinct < 2:
-        raise DataError(
-            f"A training and a validation part need at least 2 different pictures, and there "
-            f"{'is 1' if distinct else 'are none'}."
+    if not (val_share > 0 and test_share >= 0 and val_share + test_share < 1):
+        raise UsageError(
+            f"The validation share is {val_share} and the test share {test_share}; "
+            "the first must be above 0, and both together below 1."
         )
-    parts = assign_parts(y, (1 - val_share, val_share), groups=groups, seed=seed)
-    return np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    shares = (1 - val_share - test_share, val_share, test_share)[: 3 if test_share else 2]
+    distinct = len(y) if groups is None else len(set(groups))
+    if distinct < len(shares):
+        what = "training, validation and test" if test_share else "training and validation"
+        there = {0: "there are none", 1: "there is 1"}.get(distinct, f"there are {distinct}")
+        raise DataError(f"Parts for {what} need at least {len(shares)} different pictures, and {there}.")
+    parts = assign_parts(y, shares, groups=groups, seed=seed)
+    training, validation, test = (np.flatnonzero(parts == part) for part in range(3))
+    return training, validation, test
 
 
 def assign_parts(

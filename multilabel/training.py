@@ -207,13 +207,15 @@ def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray
 
 @contextmanager
 def _own_errors(*readers: Batches) -> Iterator[None]:
-    """Raises the error of a picture as it was: TensorFlow reads batches itself, and wraps it in pages of its own."""
+    """Raises what happened while a batch was read as it was: TensorFlow wraps it in pages of its own."""
     try:
         yield
-    except Exception:
+    except Exception as error:
         for batches in readers:
             if batches.error is not None:
                 raise batches.error from None
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
         raise
 
 

@@ -101,7 +101,7 @@ def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
 
 def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> None:
     predictions = pd.read_csv(bundle / "predictions.csv")
-    metrics = json.loads((bundle / "metrics.json").read_text())
+    (metrics,) = json.loads((bundle / "metrics.json").read_text())["parts"]
     thresholds = json.loads((bundle / "multilabel.json").read_text())["thresholds"]
     for (name, scores), threshold in zip(metrics["attributes"].items(), thresholds, strict=True):
         known = predictions[predictions[f"{name}_label"].notna()]
@@ -117,6 +117,45 @@ def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> 
         assert scores["known"] == len(known)
         for key, value in expected.items():
             assert scores[key]["value"] == pytest.approx(value, abs=1e-12)
+
+
+def test_the_test_part_is_seen_by_nothing_but_the_test(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the parts fixed, other labels for the test part change its scores, and nothing else at all."""
+    import multilabel.pipeline
+
+    parts = np.arange(0, 20), np.arange(20, 30), np.arange(30, 40)
+    monkeypatch.setattr(multilabel.pipeline, "split_parts", lambda *_, **__: parts)
+    arguments = [*QUICK, "--images", folder / "images", "--test-share", "0.25", "--cache", folder / "cache"]
+
+    def outcome(flipped: range) -> tuple[list[str], list[dict[str, object]], str]:
+        rows = [f"{number}.jpg,{number % 2},{int(number // 2 % 2 != (number in flipped))}" for number in range(40)]
+        labels, out = tmp_path / "labels.csv", tmp_path / f"model{len(flipped)}"
+        labels.write_text("\n".join(["image,a,b", *rows]))
+        assert run("fit", "--labels", labels, *arguments, "--out", out).exit_code == 0
+        predictions = pd.read_csv(out / "predictions.csv")
+        assert predictions["part"].tolist() == ["validation"] * 10 + ["test"] * 10
+        assert predictions["image"].tolist() == [f"{number}.jpg" for number in range(20, 40)]
+        metrics = json.loads((out / "metrics.json").read_text())["parts"]
+        assert [part["part"] for part in metrics] == ["validation part", "test part"]
+        assert [part["thresholds_tuned_here"] for part in metrics] == [True, False]
+        thresholds = json.loads((out / "multilabel.json").read_text())["thresholds"]
+        seen = predictions[[name for name in predictions if name.endswith("_probability")]].to_csv()
+        return [seen, (out / "history.csv").read_text()], metrics, json.dumps(thresholds)
+
+    seen, metrics, thresholds = outcome(range(0))
+    seen_flipped, metrics_flipped, thresholds_flipped = outcome(range(30, 37))
+    assert (seen_flipped, thresholds_flipped, metrics_flipped[0]) == (seen, thresholds, metrics[0])
+    assert metrics_flipped[1] != metrics[1]
+
+
+def test_the_parts_are_as_large_as_their_shares(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--labels", folder / "labels.txt", *QUICK, "--cache", folder / "cache", "--out", tmp_path / "out"]
+    result = run("fit", *arguments, "--val-share", "0.2", "--test-share", "0.25")
+    assert "Training part: 22 pictures; validation part: 8; test part: 10." in result.stderr
+    assert result.stdout.count("Measured on the ") == 2
+    assert "Measured on the test part: 10 pictures, " in result.stdout
 
 
 def test_a_second_fit_computes_nothing_and_agrees(folder: Path, bundle: Path) -> None:

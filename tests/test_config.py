@@ -23,6 +23,10 @@ def test_strings_become_paths_and_one_side_both() -> None:
     [
         ({"val_share": 0.0}, "--val-share is 0.0; expected a number between 0 and 1, such as 0.2."),
         ({"val_share": float("nan")}, "--val-share is nan; expected a number between 0 and 1, such as 0.2."),
+        (
+            {"test_share": 0.8},
+            "--test-share is 0.8; expected 0, or a number that leaves pictures to train on beside --val-share 0.2.",
+        ),
         ({"beta": -1.0}, "--beta is -1.0; expected a number above 0, and at most 100."),
         ({"beta": float("inf")}, "--beta is inf; expected a number above 0, and at most 100."),
         ({"lr": -1.0}, "--lr is -1.0; expected a number above 0, such as 0.001."),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multilabel.errors import DataError, UsageError
-from multilabel.splits import assign_parts, train_val_split
+from multilabel.splits import assign_parts, split_parts
 
 SHARES = (0.8, 0.2)
 
@@ -48,16 +48,22 @@ def test_equal_groups_share_a_part_and_equal_seeds_give_equal_parts(y, data, see
 
 
 @settings(deadline=None, max_examples=200)
-@given(y=tables, data=st.data(), val_share=st.floats(0.01, 0.99), seed=st.integers(0, 5))
-def test_train_and_validation_are_a_partition_and_neither_is_empty(y, data, val_share, seed):
+@given(
+    y=tables,
+    data=st.data(),
+    val_share=st.floats(0.01, 0.49),
+    test_share=st.just(0.0) | st.floats(0.01, 0.49),
+    seed=st.integers(0, 5),
+)
+def test_the_parts_are_a_partition_and_none_is_empty(y, data, val_share, test_share, seed):
     groups = data.draw(st.lists(st.binary(min_size=1, max_size=1), min_size=len(y), max_size=len(y)))
-    groups[0], groups[-1] = b"first", b"last"
-    train, val = train_val_split(y, val_share, groups, seed)
-    assert sorted([*train, *val]) == list(range(len(y)))
-    assert len(train)
-    assert len(val)
-    assert (np.diff(train) > 0).all()
-    assert (np.diff(val) > 0).all()
+    groups[0], groups[1], groups[-1] = b"first", b"second", b"last"
+    test_share *= len(set(groups)) > 2
+    parts = split_parts(y, val_share, test_share, groups=groups, seed=seed)
+    assert sorted(np.concatenate(parts)) == list(range(len(y)))
+    assert [bool(len(part)) for part in parts] == [True, True, bool(test_share)]
+    for part in parts:
+        assert (np.diff(part) > 0).all()
 
 
 @settings(deadline=None, max_examples=100)
@@ -77,7 +83,7 @@ def test_two_positives_or_two_negatives_go_one_to_each_part(copies, label, seed)
     y = np.full((100, 3), 1 - label, np.int8)
     y[[10, 20], 1] = label
     y, groups = np.repeat(y, copies, axis=0), np.repeat(np.arange(100), copies).tolist()
-    train, val = train_val_split(y, 0.2, groups, seed)
+    train, val, _ = split_parts(y, 0.2, groups=groups, seed=seed)
     assert (y[train, 1] == label).sum() == (y[val, 1] == label).sum() == copies
 
 
@@ -85,7 +91,7 @@ def test_two_positives_or_two_negatives_go_one_to_each_part(copies, label, seed)
 def test_the_only_positive_is_for_training(seed):
     y = np.zeros((50, 2), np.int8)
     y[7, 0] = 1
-    train, _ = train_val_split(y, 0.2, seed=seed)
+    train, *_ = split_parts(y, 0.2, seed=seed)
     assert 7 in train
 
 
@@ -125,19 +131,28 @@ def test_the_seed_changes_the_parts():
 
 
 @pytest.mark.parametrize(
-    ("rows", "groups", "there"),
-    [(0, None, "are none"), (1, None, "is 1"), (3, ["same"] * 3, "is 1")],
+    ("rows", "groups", "test_share", "message"),
+    [
+        (0, None, 0.0, "training and validation need at least 2 different pictures, and there are none."),
+        (1, None, 0.0, "training and validation need at least 2 different pictures, and there is 1."),
+        (3, ["same"] * 3, 0.0, "training and validation need at least 2 different pictures, and there is 1."),
+        (2, None, 0.1, "training, validation and test need at least 3 different pictures, and there are 2."),
+    ],
 )
-def test_a_single_picture_cannot_be_split(rows, groups, there):
+def test_too_few_pictures_cannot_be_split(rows, groups, test_share, message):
     with pytest.raises(DataError) as error:
-        train_val_split(np.ones((rows, 2), np.int8), 0.2, groups)
-    assert str(error.value) == (
-        f"A training and a validation part need at least 2 different pictures, and there {there}."
-    )
+        split_parts(np.ones((rows, 2), np.int8), 0.2, test_share, groups=groups)
+    assert str(error.value) == f"Parts for {message}"
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.2, 20, float("nan")])
-def test_the_validation_share_is_between_0_and_1(share):
+@pytest.mark.parametrize(
+    ("val", "test"),
+    [(0, 0), (1, 0), (-0.2, 0), (20, 0), (float("nan"), 0), (0.2, -0.1), (0.5, 0.5), (0.2, float("nan"))],
+)
+def test_shares_that_are_out_of_range(val, test):
     with pytest.raises(UsageError) as error:
-        train_val_split(np.ones((10, 2), np.int8), share)
-    assert str(error.value) == f"The validation share is {share}; give a number between 0 and 1, such as 0.2."
+        split_parts(np.ones((10, 2), np.int8), val, test)
+    assert str(error.value) == (
+        f"The validation share is {val} and the test share {test}; "
+        "the first must be above 0, and both together below 1."
+    )

@@ -472,3 +472,13 @@ def test_a_picture_that_vanishes_during_training_is_named(cnn, picture_paths, tm
     with pytest.raises(ImageError) as error:
         predict_logits(model, Batches(pictures, {}, np.arange(3, -1, -1), 1))
     assert str(error.value) == f"{paths[0]}: no such file"
+
+
+def test_an_interrupt_that_tensorflow_wrapped_is_an_interrupt(monkeypatch):
+    def interrupted(*_, **__):
+        raise RuntimeError("UnknownError: KeyboardInterrupt: \nTraceback (most recent call last):")
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    monkeypatch.setattr(model, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_logits(model, Batches(np.zeros((2, 2)), {}, np.arange(2), 2))

@@ -29,7 +29,7 @@ from multilabel.heads import LogitHead
 from multilabel.images import read_pictures
 from multilabel.labels import locate_images, read_labels
 from multilabel.pipeline import fit
-from multilabel.splits import train_val_split
+from multilabel.splits import split_parts
 from multilabel.training import build_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def plain(config: FitConfig) -> float:
     rows = [row for row, picture in enumerate(pictures) if picture.pixels is not None]
     x = np.stack([pictures[row].pixels for row in rows])
     y = table.y[rows]
-    training, validation = train_val_split(y, config.val_share, seed=config.seed)
+    training, validation, _ = split_parts(y, config.val_share, seed=config.seed)
     head = LogitHead.for_labels(table.names, y[training])
     _, model = build_models(backbone, [head])
     model.compile("adam", {head.name: head.loss()})
