@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from .errors import MultilabelError
     from .inference import predict
     from .labels import UNKNOWN, LabelTable, read_labels
-    from .losses import MaskedBCE, masked_bce
+    from .losses import (
+        MaskedBCE,
+        MaskedSparseCategoricalCrossentropy,
+        masked_bce,
+        masked_sparse_categorical_crossentropy,
+    )
     from .pipeline import fit
 
 __version__ = "0.1.0"
@@ -23,10 +28,12 @@ _HOMES = {
     "FitConfig": "config",
     "LabelTable": "labels",
     "MaskedBCE": "losses",
+    "MaskedSparseCategoricalCrossentropy": "losses",
     "MultilabelError": "errors",
     "fit": "pipeline",
     "load_bundle": "bundle:load",
     "masked_bce": "losses",
+    "masked_sparse_categorical_crossentropy": "losses",
     "predict": "inference",
     "read_labels": "labels",
 }
@@ -36,10 +43,12 @@ __all__ = [
     "FitConfig",
     "LabelTable",
     "MaskedBCE",
+    "MaskedSparseCategoricalCrossentropy",
     "MultilabelError",
     "fit",
     "load_bundle",
     "masked_bce",
+    "masked_sparse_categorical_crossentropy",
     "predict",
     "read_labels",
 ]

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from multilabel.heads import KnownLoss
-from multilabel.losses import MaskedBCE, masked_bce
+from multilabel.losses import MaskedBCE, MaskedSparseCategoricalCrossentropy, masked_bce
 
 POS_WEIGHT = [3.0, 0.25, 1.0, 7.5, 2.0]
 
@@ -47,6 +47,30 @@ def expected_gradient(y_true: Any, logits: Any, pos_weight: Any = None, coverage
     sigmoid = 0.5 * (1 + np.tanh(z / 2))
     slopes = weight * y * (sigmoid - 1) + (1 - y) * sigmoid
     return _per_sample(np.where(known, slopes, 0), known, coverage)
+
+
+def expected_classes(y_true: Any, logits: Any, loss: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The oracle of the softmax loss: values, and the gradient of their sum; labels `(batch, ...)`."""
+    y, z = np.asarray(y_true, np.float64), np.asarray(logits, np.float64)
+    known = y >= 0
+    label = np.where(known, y, 0).astype(int)
+    z = np.where(known[..., None], z, 0)
+    z = z - z.max(axis=-1, keepdims=True)
+    log_probs = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    classes, smoothing = z.shape[-1], loss.label_smoothing
+    target = (1 - smoothing) * np.eye(classes)[label] + smoothing / classes
+    weight = np.where(
+        known, np.ones(classes)[label] if loss.class_weight is None else np.take(loss.class_weight, label), 0
+    )
+    cells = -weight * (target * log_probs).sum(axis=-1)
+    factor = 1 / (known[0].size * loss.coverage) if loss.coverage else len(known) / max(known.sum(), 1)
+    return cells.reshape(len(y), -1).sum(axis=1) * factor, weight[..., None] * (np.exp(log_probs) - target) * factor
+
+
+def drawn_classes(shape: tuple[int, ...], classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices (some of them unknown) and logits of every size up to 1e4."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-1, classes, shape), drawn((*shape, classes), seed)[1]
 
 
 def _per_sample(total: np.ndarray, known: np.ndarray, coverage: float | None) -> np.ndarray:
@@ -168,6 +192,25 @@ def check_save_and_load() -> None:
         close(loaded.evaluate(x, y, verbose=0), before)
 
 
+def check_softmax_loss() -> None:
+    y, z = drawn_classes((24,), 4)
+    for coverage in (None, 0.7):
+        loss = MaskedSparseCategoricalCrossentropy([0.5, 1, 2, 4], 0.1, coverage=coverage, reduction="none")
+        dirty = np.where(y[:, None] < 0, np.nan, z).astype(np.float32)
+        values, slopes = expected_classes(y, z, loss)
+        close(loss(y, dirty), values)
+        actual = gradient(lambda z, loss=loss: loss(y, z), dirty)
+        close(actual, slopes)
+        assert not np.any(actual[y < 0]), "softmax gradient at unknown cells"
+    values = keras.ops.convert_to_numpy(loss([0, 4, -1], np.zeros((3, 4))))
+    assert np.isnan(values).tolist() == [False, True, False], f"{values} with a label that is no class"
+    model = small_model()
+    model.compile("adam", loss=MaskedSparseCategoricalCrossentropy([1, 2, 3, 4, 5], coverage=0.7))
+    x, y = np.random.default_rng(1).normal(size=(24, 4)).astype(np.float32), drawn_classes((24, 1), 5)[0]
+    values, _ = expected_classes(y[:, 0], model.predict(x, verbose=0), model.loss)
+    close(model.fit(x, y, batch_size=24, verbose=0).history["loss"][0], values.mean(), tolerance=1e-5)
+
+
 CHECKS = [
     check_values,
     check_gradients,
@@ -175,6 +218,7 @@ CHECKS = [
     check_half_precision,
     check_fit_and_metric,
     check_save_and_load,
+    check_softmax_loss,
 ]
 
 

@@ -31,10 +31,12 @@ PUBLIC = [
     "FitConfig",
     "LabelTable",
     "MaskedBCE",
+    "MaskedSparseCategoricalCrossentropy",
     "MultilabelError",
     "fit",
     "load_bundle",
     "masked_bce",
+    "masked_sparse_categorical_crossentropy",
     "predict",
     "read_labels",
 ]
