@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from .bundle import load as load_bundle
     from .config import FitConfig
     from .errors import MultilabelError
+    from .formats import read_labels
     from .inference import predict
-    from .labels import UNKNOWN, LabelTable, read_labels
+    from .labels import UNKNOWN, LabelTable
     from .losses import (
         MaskedBCE,
         MaskedSparseCategoricalCrossentropy,
@@ -35,7 +36,7 @@ _HOMES = {
     "masked_bce": "losses",
     "masked_sparse_categorical_crossentropy": "losses",
     "predict": "inference",
-    "read_labels": "labels",
+    "read_labels": "formats",
 }
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Backbones: a pretrained network without its top, by name, with the preprocessing that belongs to it inside.
 
 A `Backbone` maps RGB pictures with values 0..255 to *features*, its globally average-pooled output. The networks
-are those of `keras.applications`, and `cnn`, a small one of ours that is made to be trained from scratch.
+are those of `keras.applications`, and `cnn`, a small one of ours whose layers can be chosen (`CnnShape`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import importlib.resources
+import json
 import math
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,24 @@ import h5py
 import keras
 import numpy as np
 
+from .config import PRECISIONS, CnnShape
 from .errors import UsageError, WeightsError
 from .images import DECODING
 
 IMAGENET = "imagenet"
 NO_WEIGHTS = "none"
+EMBEDDED = "embedded"
 CNN = "cnn"
-CNN_FILTERS = (16, 32, 64, 128)
 SMALLEST_SIDE = 32
 LARGEST_SIDE = 4096
 _IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_PROCESSOR = Path("/proc/cpuinfo")
+_BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+_HARDWARE = {
+    "float16": "a GPU",
+    "bfloat16": "a GPU of compute capability 8.0 or more, or a processor with AVX512-BF16 or AMX-BF16",
+}
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,14 @@ class Architecture:
         builder: its name in `keras.applications`; empty for `cnn`.
         preprocessing: `caffe` (BGR, mean subtracted), `tf` (-1..1), `torch` (mean and standard deviation) or
             `builtin` (the network takes 0..255 itself), as the network was trained.
-        side: the picture's height and width it was made for, in pixels.
+        side: the picture's height, and width if no other is given, that it was made for, in pixels.
+        width: the picture's width, where pictures are not square.
     """
 
     builder: str
     preprocessing: str
     side: int = 224
+    width: int | None = None
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -92,7 +105,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base": Architecture("ConvNeXtBase", "builtin"),
     "convnext_large": Architecture("ConvNeXtLarge", "builtin"),
     "convnext_xlarge": Architecture("ConvNeXtXLarge", "builtin"),
-    CNN: Architecture("", "tf", 64),
+    CNN: Architecture("", "tf", 80, 60),
 }
 
 
@@ -132,19 +145,32 @@ class Backbone:
     Attributes:
         name: its name in `ARCHITECTURES`.
         image_size: (height, width) of its pictures, in pixels.
-        weights: where its weights came from: `imagenet`, `none` or the file's name.
-        model: `(batch, height, width, 3)` RGB 0..255 → `(batch, dimension)` features.
+        weights: where its weights came from: `imagenet`, `embedded`, `none` or the file's name.
+        model: `(batch, height, width, 3)` RGB 0..255 → `(batch, dimension)` features, float32.
+        cnn: the layers of `cnn`; `None` for all other networks.
     """
 
     name: str
     image_size: tuple[int, int]
     weights: str
     model: keras.Model
+    cnn: CnnShape | None = None
 
     @property
     def dimension(self) -> int:
         """Length of a feature."""
         return int(self.model.output_shape[-1])
+
+    @property
+    def network(self) -> keras.Model:
+        """The network itself, without our preprocessing: what a weights file holds."""
+        return next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
+
+    @property
+    def precision(self) -> str:
+        """What its layers compute in: `float32`, `bfloat16` or `float16`; their weights are float32 in any case."""
+        computing = {layer.compute_dtype for layer in _layers(self.model)}
+        return next((lower for lower in ("bfloat16", "float16") if lower in computing), "float32")
 
     @property
     def pretrained(self) -> bool:
@@ -155,8 +181,9 @@ class Backbone:
         """A hexadecimal digest of all that determines a feature besides the picture."""
         digest = hashlib.sha256()
         preprocessing = ARCHITECTURES[self.name].preprocessing
-        precision = self.model.layers[-1].dtype_policy.name
-        digest.update(repr((self.name, self.image_size, DECODING, preprocessing, "avg", precision)).encode())
+        digest.update(
+            repr((self.name, self.image_size, DECODING, preprocessing, "avg", self.precision, self.cnn)).encode()
+        )
         for variable in self.model.weights:
             value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
             digest.update(repr((value.shape, str(value.dtype))).encode())
@@ -164,8 +191,13 @@ class Backbone:
         return digest.hexdigest()
 
     def get_config(self) -> dict[str, Any]:
-        """What a bundle records of it: name, size, and where the weights came from."""
-        return {"name": self.name, "image_size": list(self.image_size), "weights": self.weights}
+        """What a bundle records of it: name, size, where the weights came from, and the layers of `cnn`."""
+        return {
+            "name": self.name,
+            "image_size": list(self.image_size),
+            "weights": self.weights,
+            "cnn": asdict(self.cnn) if self.cnn else None,
+        }
 
 
 def resolve_name(name: str) -> str:
@@ -183,57 +215,210 @@ def resolve_name(name: str) -> str:
     raise UsageError(f"unknown backbone {name!r}; {hint}known are {', '.join(ARCHITECTURES)}.")
 
 
+def resolve_precision(name: str) -> str:
+    """What layers compute in on this machine.
+
+    Args:
+        name: one of `PRECISIONS`. `"auto"` stands for float16 on a GPU, for bfloat16 on a processor that computes in
+            it, and else for float32. A processor that can need not be faster so: it depends on the network.
+
+    Raises:
+        UsageError: for a precision that there is not, or that nothing here computes in.
+    """
+    available = _available_precisions()
+    if name == "auto":
+        return available[0]
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision is {name}; expected one of {', '.join(PRECISIONS)}.")
+    if name not in available:
+        raise UsageError(
+            f"--precision {name} needs {_HARDWARE[name]}, which this machine has not; "
+            f"choose {' or '.join(['auto', *available])}."
+        )
+    return name
+
+
+def _available_precisions() -> list[str]:
+    """What this machine computes in; first what `"auto"` takes."""
+    import tensorflow as tf  # Keras has loaded it already, but has no name of its own for what a GPU can do
+
+    gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    if gpus:
+        recent = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
+        return ["float16", "bfloat16", "float32"] if recent else ["float16", "float32"]
+    try:
+        words = set(_PROCESSOR.read_text().split())
+    except OSError:  # not Linux
+        words = set()
+    return ["bfloat16", "float32"] if words & _BFLOAT16_INSTRUCTIONS else ["float32"]
+
+
 def build_backbone(
-    name: str, weights: str | os.PathLike[str] = IMAGENET, image_size: tuple[int, int] | None = None
+    name: str,
+    weights: str | os.PathLike[str] = IMAGENET,
+    image_size: tuple[int, int] | None = None,
+    *,
+    cnn: CnnShape | None = None,
+    precision: str = "float32",
 ) -> Backbone:
     """Builds a backbone and loads its weights.
 
     Args:
         name: see `ARCHITECTURES`; case, `-` and `_` do not matter.
-        weights: `"imagenet"` (Keras downloads them once), `"none"` (random) or a weights file of the same
-            architecture without its top (`.weights.h5`, or `.h5` as older Keras versions wrote it).
+        weights: `"imagenet"` (Keras downloads them once), `"embedded"` (of `cnn`, part of this package), `"none"`
+            (random) or a weights file of the same architecture without its top (`.weights.h5`, or `.h5` as older
+            Keras versions wrote it).
         image_size: (height, width) in pixels; default: what the architecture was made for.
+        cnn: the layers of `cnn`, for it alone; default: those of the embedded weights if they are wanted, else
+            `CnnShape()`.
+        precision: `"float32"`, `"bfloat16"` or `"float16"`, what the layers compute in; weights, preprocessing and
+            features are float32 in any case. Training in float16 needs `keras.optimizers.LossScaleOptimizer`.
 
     Raises:
-        UsageError: for an unknown name, or a size that no such network takes.
+        UsageError: for an unknown name, a size that no such network takes, or layers of `cnn` that do not belong
+            to the network or the embedded weights.
         WeightsError: if the weights cannot be downloaded, found or loaded.
     """
     name = resolve_name(name)
     architecture = ARCHITECTURES[name]
-    height, width = image_size or (architecture.side, architecture.side)
+    height, width = image_size or (architecture.side, architecture.width or architecture.side)
     if not SMALLEST_SIDE <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
         raise UsageError(
             f"image size {height}x{width} is out of range; expected {SMALLEST_SIDE} to {LARGEST_SIDE} pixels a side."
         )
+    if precision not in _POLICIES:
+        raise UsageError(f"--precision is {precision}; expected one of {', '.join(_POLICIES)}.")
     source = os.fspath(weights)
+    if name != CNN:
+        _refuse_cnn_options(name, cnn, source)
+        cnn = None
+    elif source == EMBEDDED:
+        cnn, arrays = _read_embedded(cnn)
+    else:
+        cnn = cnn or CnnShape()
     try:
-        network = _build_network(name, (height, width), imagenet=source == IMAGENET)
+        with _computing_in(precision):
+            network = _build_network(name, (height, width), cnn, imagenet=source == IMAGENET)
     except ValueError as error:  # Keras' own words on sizes a network cannot take
         raise UsageError(f"{name} cannot be built for pictures of {height}x{width}: {_first_line(error)}") from error
-    if source not in (IMAGENET, NO_WEIGHTS):
+    if source == EMBEDDED:
+        network.set_weights(arrays)
+    elif source not in (IMAGENET, NO_WEIGHTS):
         _load_file(network, name, Path(source))
         source = Path(source).name
-    inputs = keras.Input((height, width, 3), name="image")
-    prepared = Preprocessing(architecture.preprocessing, name="preprocessing")(inputs)
-    return Backbone(name, (height, width), source, keras.Model(inputs, network(prepared), name="backbone"))
+    with _computing_in("float32"):
+        inputs = keras.Input((height, width, 3), name="image")
+        features = network(Preprocessing(architecture.preprocessing, name="preprocessing")(inputs))
+        if precision != "float32":
+            features = keras.layers.Activation("linear", name="features")(features)
+        model = keras.Model(inputs, features, name="backbone")
+    return Backbone(name, (height, width), source, model, cnn)
 
 
 def freeze(backbone: Backbone) -> None:
-    """Stops all its weights and its BatchNorm statistics from moving."""
+    """Stops all its weights and its BatchNorm statistics from moving.
+
+    Dropout and stochastic depth are no weights: where a network has them (`cnn` with dropout, EfficientNet,
+    ConvNeXt), they stay active while a model with the frozen backbone inside is fitted. Stored features know neither.
+    """
     backbone.model.trainable = False
 
 
-def thaw(backbone: Backbone) -> None:
-    """Lets its weights train.
+def thaw(backbone: Backbone, last: int | None = None) -> None:
+    """Lets its weights train, or those of its last layers; all others are frozen, as `freeze` does it.
 
     BatchNorm layers of a pretrained network stay in inference mode: with few pictures, or with statistics folded
     away, training-mode normalisation destroys what was learned. Those of a network with random weights train.
+
+    Args:
+        backbone: the backbone; a model that holds it must be compiled again.
+        last: how many of the last layers of the network train, all of Keras' layers counted (`network.layers`);
+            `None`: all.
+
+    Raises:
+        UsageError: if it has fewer layers, or the number is below 1.
     """
+    layers = backbone.network.layers
+    if last is not None and not 1 <= last <= len(layers):
+        raise UsageError(
+            f"the last {last} layers of {backbone.name} cannot be trained: expected 1 to {len(layers)}, "
+            "the number of its layers."
+        )
     backbone.model.trainable = True
+    for layer in layers[: len(layers) - last] if last else []:
+        layer.trainable = False
     if backbone.pretrained:
         for layer in _layers(backbone.model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
+
+
+def save_embedded(backbone: Backbone, path: str | os.PathLike[str]) -> None:
+    """Writes the weights of a `cnn` as the package's embedded ones: float16, with the shape they belong to.
+
+    Raises:
+        WeightsError: if a weight is beyond the range of float16.
+    """
+    with np.errstate(over="ignore"):
+        arrays = [array.astype(np.float16) for array in backbone.network.get_weights()]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise WeightsError(f"{path}: not written, since some weights are beyond the range of float16.")
+    named = {str(index): array for index, array in enumerate(arrays)}
+    np.savez_compressed(path, **named, shape=np.array(json.dumps(backbone.get_config()["cnn"])))
+
+
+def _embedded_file() -> Traversable:
+    return importlib.resources.files(__package__) / "weights" / "cnn.npz"
+
+
+def _read_embedded(wanted: CnnShape | None) -> tuple[CnnShape, list[np.ndarray]]:
+    """The layers and the arrays of the embedded weights; dropout is free, since it has no weights."""
+    file = _embedded_file()
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            shape = CnnShape(**json.loads(str(archive["shape"])))
+            arrays = [archive[str(index)].astype(np.float32) for index in range(len(archive.files) - 1)]
+    except Exception as error:  # on damaged files NumPy and zipfile raise nearly anything
+        raise WeightsError(
+            f"the embedded weights of {CNN} cannot be read ({_first_line(error)}); "
+            "install multilabel again, or pass --weights none or a file."
+        ) from error
+    wanted = wanted or shape
+    if _as_options(wanted) != _as_options(shape):
+        raise UsageError(
+            f"the embedded weights belong to {_as_options(shape)}, and not to {_as_options(wanted)}; "
+            "leave these options out, or pass --weights none or a file."
+        )
+    return wanted, arrays
+
+
+def _as_options(shape: CnnShape) -> str:
+    """All of the shape that determines the weights."""
+    filters, kernels = (",".join(map(str, values)) for values in (shape.filters, shape.kernels))
+    return (
+        f"--filters {filters} --kernel-size {kernels} --dense-units {shape.dense_units} --batch-norm {shape.batch_norm}"
+    )
+
+
+def _refuse_cnn_options(name: str, cnn: CnnShape | None, source: str) -> None:
+    if source == EMBEDDED:
+        raise UsageError(f"--weights {EMBEDDED} belong to {CNN}, not to {name}; choose others, or --backbone {CNN}.")
+    if cnn not in (None, CnnShape()):
+        raise UsageError(
+            f"--filters, --kernel-size, --dense-units, --batch-norm and --dropout are the layers of {CNN}, "
+            f"not of {name}; leave them out, or choose --backbone {CNN}."
+        )
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """The builders of Keras take the precision from the global policy alone."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -241,13 +426,13 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
         yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
-def _build_network(name: str, image_size: tuple[int, int], *, imagenet: bool) -> keras.Model:
-    if name == CNN:
+def _build_network(name: str, image_size: tuple[int, int], cnn: CnnShape | None, *, imagenet: bool) -> keras.Model:
+    if cnn is not None:
         if imagenet:
             raise WeightsError(
                 f"there are no ImageNet weights for {CNN}; train it (--train-backbone) or pass --weights FILE."
             )
-        return _build_cnn(image_size)
+        return _build_cnn(cnn, image_size)
     builder = getattr(keras.applications, ARCHITECTURES[name].builder)
     options = {"include_top": False, "pooling": "avg", "input_shape": (*image_size, 3)}
     if not imagenet:
@@ -263,15 +448,37 @@ def _build_network(name: str, image_size: tuple[int, int], *, imagenet: bool) ->
         raise WeightsError(_download_failed(name, error)) from error
 
 
-def _build_cnn(image_size: tuple[int, int]) -> keras.Model:
-    """Blocks of 3×3 convolution, BatchNorm, ReLU and 2×2 max pooling, then global average pooling."""
+def _build_cnn(shape: CnnShape, image_size: tuple[int, int]) -> keras.Model:
+    """Blocks of convolution, BatchNorm, ReLU and 2×2 max pooling; see `CnnShape`.
+
+    The features are the largest response of each filter of every block, once in the upper and once in the lower half
+    of the picture: small things such as a button would drown in an average, and early blocks know textures that the
+    last one has forgotten.
+    """
+    layers = keras.layers
     x = inputs = keras.Input((*image_size, 3))
-    for filters in CNN_FILTERS:
-        x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    largest = []
+    for filters, kernel in zip(shape.filters, shape.kernels, strict=True):
+        # Subtracting the mean undoes a bias; a ReLU in between does not let it.
+        bias = shape.batch_norm != "before"
+        x = layers.Conv2D(filters, kernel, padding="same", use_bias=bias, kernel_initializer="he_normal")(x)
         # Keras' momentum of 0.99 needs hundreds of steps to settle; small data sets have fewer.
-        x = keras.layers.BatchNormalization(momentum=0.9)(x)
-        x = keras.layers.MaxPooling2D()(keras.layers.ReLU()(x))
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name=CNN)
+        if shape.batch_norm == "before":
+            x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
+        if shape.batch_norm == "after":
+            x = layers.BatchNormalization(momentum=0.9)(x)
+        height, width = x.shape[1:3]
+        halves = layers.MaxPooling2D((-(-height // 2), width), padding="same")(x)
+        largest.append(layers.Flatten()(halves))
+        if min(height, width) > 1:
+            x = layers.MaxPooling2D()(x)
+    x = layers.Concatenate()(largest)
+    if shape.dense_units:
+        x = layers.Dense(shape.dense_units, activation="relu", kernel_initializer="he_normal")(x)
+    if shape.dropout:
+        x = layers.Dropout(shape.dropout)(x)
+    return keras.Model(inputs, x, name=CNN)
 
 
 def _with_rescaling(network: keras.Model) -> keras.Model:

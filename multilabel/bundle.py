@@ -10,15 +10,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, freeze
+from .config import CnnShape
 from .errors import BundleError, UsageError
-from .heads import LogitHead, head_from_config
+from .heads import Head, LogitHead, SoftmaxHead, head_from_config
+from .labels import Tag
 from .thresholds import Threshold
 from .training import build_models
 
@@ -36,14 +38,14 @@ class Bundle:
         run_name: the run's name.
         backbone: the backbone, frozen.
         heads: the model's heads.
-        thresholds: one per attribute, in the heads' order.
+        thresholds: one per attribute, in the heads' order; tags have none.
         model: `(batch, height, width, 3)` RGB 0..255 → logits by head name.
         provenance: where it came from: versions, data, settings.
     """
 
     run_name: str
     backbone: Backbone
-    heads: tuple[LogitHead, ...]
+    heads: tuple[Head, ...]
     thresholds: tuple[Threshold, ...]
     model: keras.Model
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +53,13 @@ class Bundle:
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of all attributes, in the heads' order."""
-        return tuple(attribute for head in self.heads for attribute in head.attributes)
+        logit_heads = (head for head in self.heads if isinstance(head, LogitHead))
+        return tuple(attribute for head in logit_heads for attribute in head.attributes)
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """All tags with their classes, in the heads' order."""
+        return tuple(Tag(head.tag, head.classes) for head in self.heads if isinstance(head, SoftmaxHead))
 
 
 def check_out(folder: str | os.PathLike[str]) -> None:
@@ -162,14 +170,40 @@ def load(folder: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{path} is damaged ({reason}); run `multilabel fit` again.") from error
 
 
+def load_backbone(folder: str | os.PathLike[str], image_size: tuple[int, int] | None = None) -> Backbone:
+    """The backbone of an earlier bundle, frozen, to train other heads on.
+
+    Args:
+        folder: the bundle.
+        image_size: (height, width) in pixels; default: the bundle's own. The weights fit pictures of every size.
+
+    Raises:
+        BundleError: as `load`.
+        UsageError: for a size that the network does not take.
+    """
+    backbone = load(folder).backbone
+    if image_size is not None and image_size != backbone.image_size:
+        resized = _build(backbone.get_config(), image_size)
+        resized.model.set_weights(backbone.model.get_weights())
+        freeze(resized)
+        backbone = resized
+    return replace(backbone, weights=f"bundle {Path(folder).resolve().name}")
+
+
+def _build(recorded: dict[str, Any], image_size: tuple[int, int]) -> Backbone:
+    """A backbone from what `Backbone.get_config` returned, with random weights."""
+    cnn = CnnShape(**recorded["cnn"]) if recorded["cnn"] else None
+    network = build_backbone(recorded["name"], NO_WEIGHTS, image_size, cnn=cnn)
+    return replace(network, weights=str(recorded["weights"]))
+
+
 def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
     # First of all: HDF5 is not safe against damaged files, and weights of another run fit as well as the right ones.
     if _digest(path / WEIGHTS) != description["weights_sha256"]:
         raise ValueError(f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}")
     recorded = description["backbone"]
     height, width = (int(side) for side in recorded["image_size"])
-    network = build_backbone(recorded["name"], NO_WEIGHTS, (height, width))
-    backbone = Backbone(network.name, network.image_size, str(recorded["weights"]), network.model)
+    backbone = _build(recorded, (height, width))
     heads = tuple(head_from_config(config) for config in description["heads"])
     _, model = build_models(backbone, heads)
     check_arrays(model, "the model", path / WEIGHTS)

@@ -15,10 +15,25 @@ from typing import IO, Any, NoReturn, cast
 import click
 
 from . import __version__
-from .config import FORMATS, LARGEST_BETA, FitConfig
+from .config import (
+    AUGMENTATIONS,
+    BATCH_NORMS,
+    CLASS_WEIGHTS,
+    DEFAULT_BACKBONE,
+    FORMATS,
+    LARGEST_BETA,
+    MONITORS,
+    PRECISIONS,
+    RARE,
+    SCHEDULES,
+    CnnShape,
+    FitConfig,
+)
 from .errors import Interrupted, MultilabelError
 
 _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
+_CNN_OPTIONS = {"filters": "filters", "kernel_size": "kernel_sizes", "dense_units": "dense_units"}
+_CNN_OPTIONS |= {"batch_norm": "batch_norm", "dropout": "dropout"}
 
 
 class _ImageSize(click.ParamType):
@@ -37,25 +52,73 @@ class _ImageSize(click.ParamType):
         return int(match[1]), int(match[2] or match[1])
 
 
-class _Names(click.ParamType):
-    """A comma-separated list."""
+class _List(click.ParamType):
+    """A comma-separated list, each item of a type of its own."""
 
-    name = "A,B,C"
+    def __init__(self, item: click.ParamType, name: str, most: int | None = None) -> None:
+        self.item, self.name, self.most = item, name, most
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        items = [item.strip() for item in str(value).split(",")]
+        if self.most is not None and len(items) > self.most:
+            self.fail(f"{value!r} has {len(items)} values; expected {self.name}.", param, ctx)
+        return tuple(self.item.convert(item, param, ctx) for item in items)
+
+
+class _Layers(click.ParamType):
+    """`all`, `none` or a number of layers."""
+
+    name = "all|N|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        if value in ("all", "none") or isinstance(value, int):
+            return value
+        if not re.fullmatch("[1-9][0-9]{0,5}", value):
+            self.fail(f"{value!r}: expected all, none, or how many of the last layers to train.", param, ctx)
+        return int(value)
+
+
+class _Weight(click.ParamType):
+    """`NAME=VALUE`, a factor."""
+
+    name = "TAG=FACTOR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        name, equals, text = str(value).rpartition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not {self.name}, such as gender=2.", param, ctx)
+        return name, click.FloatRange(0, min_open=True)(text, param, ctx)
 
 
 _FILE = click.Path(path_type=Path)
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.FloatRange(0, min_open=True)
+_BELOW_ONE = click.FloatRange(0, 1, max_open=True)
+_NAMES = _List(click.STRING, "A,B,C")
+
+
+def _per_phase(item: click.ParamType) -> _List:
+    return _List(item, "HEADS[,FINE-TUNING]", most=2)
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     """An option of `fit` with the default that `FitConfig` has."""
-    field = names[-1].lstrip("-").replace("-", "_")
-    default = _DEFAULTS[field]
-    if not isinstance(default, bool):
+    default = _DEFAULTS[names[-1].lstrip("-").replace("-", "_")]
+    return _with_default(default, *names, **settings)
+
+
+def _cnn_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option of `fit` with the default that `CnnShape` has."""
+    field = _CNN_OPTIONS[names[-1].lstrip("-").replace("-", "_")]
+    return _with_default(getattr(CnnShape(), field), *names, **settings)
+
+
+def _with_default(default: Any, *names: str, **settings: Any) -> Callable[[Any], Any]:
+    if isinstance(default, tuple) and default:
+        default = ",".join(f"{value:g}" for value in default)
+    if not isinstance(default, bool | tuple):
         settings.setdefault("show_default", default is not None)
     return click.option(*names, default=default, **settings)
 
@@ -67,37 +130,72 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--labels", type=_FILE, required=True, help="Labels file: lines like `photo.jpg 1 NA 0`, or CSV/TSV.")
+@click.option(
+    "--labels",
+    type=_FILE,
+    required=True,
+    help="Labels: lines like `photo.jpg 1 NA 0`, CSV/TSV, fashion styles.csv, or a folder of its JSON files.",
+)
 @_option(
     "--images",
     type=_FILE,
     help="Folder of the pictures.  [default: images/ beside the labels, else their folder]",
 )
 @_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-@_option("--names", type=_Names(), help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
+@_option("--tags", type=_NAMES, help="Columns of several classes each.")
+@_option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]")
+@_option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
 @_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
+@_option("--min-count", type=click.IntRange(0), help="Fewest labels that a class of a tag needs.")
+@_option("--min-share", type=_BELOW_ONE, help="Share of its tag's labels that a class needs.")
+@_option("--rare", type=click.Choice(RARE), help="Smaller classes become one class together, or unknown.")
+@_option("--pool-name", help="Name of the pooled class.")
 @_option("--out", type=_FILE, help="Folder of the bundle to write.")
 @_option("--run-name", help="Name of the run, title of the loss curve.  [default: the name of --out]")
-@_option("--backbone", help="An architecture of keras.applications, or cnn (small, to be trained from scratch).")
+@_option(
+    "--backbone",
+    help=f"An architecture of keras.applications, or cnn.  [default: {DEFAULT_BACKBONE}, or the bundle's in --weights]",
+)
 @_option(
     "--weights",
-    metavar="imagenet|none|FILE",
-    help="Weights of the backbone.  [default: imagenet; none for cnn]",
+    metavar="imagenet|embedded|none|FILE|BUNDLE",
+    help="Weights of the backbone.  [default: imagenet; for cnn embedded, or none if it is trained]",
 )
 @_option("--image-size", type=_ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
-@_option("--train-backbone", is_flag=True, help="Train the backbone too, instead of freezing it.")
+@_cnn_option("--filters", type=_List(click.INT, "N,N,..."), help="cnn: filters of each block.")
+@_cnn_option("--kernel-size", type=_List(click.INT, "N[,N,...]"), help="cnn: side of the convolutions.")
+@_cnn_option("--dense-units", type=click.INT, help="cnn: units of a dense layer on top; 0: none.")
+@_cnn_option("--batch-norm", type=click.Choice(BATCH_NORMS), help="cnn: before the activation, after it, or none.")
+@_cnn_option("--dropout", type=_BELOW_ONE, help="cnn: dropout on top.")
+@_option("--train-backbone", is_flag=True, help="Train the backbone too, from the start, instead of freezing it.")
+@_option("--fine-tune", type=_Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
+@_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
+@_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
+@_option("--precision", type=click.Choice(PRECISIONS), help="Of computing while the backbone is trained.")
 @_option("--val-share", type=_SHARE, help="Share of the pictures kept for validation.")
-@_option("--test-share", type=click.FloatRange(0, 1, max_open=True), help="Share kept aside for an untouched test.")
-@_option("--epochs", type=click.IntRange(1), help="Passes over the training part, at most.")
-@_option("--lr", type=_POSITIVE, help="Adam's learning rate.")
+@_option("--test-share", type=_BELOW_ONE, help="Share kept aside for an untouched test.")
+@_option("--split", metavar="COLUMN|FILE", help="Column, or file of lines `photo.jpg test`, that fixes the parts.")
+@_option("--epochs", type=_per_phase(click.IntRange(1)), help="Passes over the training part, at most.")
+@_option("--lr", type=_per_phase(_POSITIVE), help="Adam's learning rate.")
+@_option("--patience", type=_per_phase(click.IntRange(1)), help="Epochs without a better --monitor before it stops.")
 @_option("--batch-size", type=click.IntRange(1), help="Pictures per training step.")
-@_option("--patience", type=click.IntRange(1), help="Epochs without a better validation loss before it stops.")
+@_option("--schedule", type=click.Choice(SCHEDULES), help="Learning rate while the backbone is trained.")
+@_option("--warmup", type=click.FloatRange(0), help="Epochs over which a cosine schedule rises first.")
+@_option("--monitor", type=click.Choice(MONITORS), help="What stopping follows on the validation part.")
+@_option("--ema", type=_BELOW_ONE, help="Momentum of the weights' moving average, backbone trained; 0: none.")
+@_option("--class-weight", type=click.Choice(CLASS_WEIGHTS), help="balanced: rare classes of a tag count as much.")
+@_option("--label-smoothing", type=_BELOW_ONE, help="Share of a tag's target spread over all classes.")
+@click.option(
+    "--loss-weight", "loss_weights", type=_Weight(), multiple=True, help="Factor on a tag's loss; repeatable."
+)
 @_option(
     "--beta",
     type=click.FloatRange(0, LARGEST_BETA, min_open=True),
     help="Thresholds maximise F-beta; above 1 favours recall.",
 )
 @_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
+@_option("--resume", is_flag=True, help="Continue an interrupted training of the backbone.")
+@_option("--tensorboard", type=_FILE, help="Folder for TensorBoard's event files.")
 @_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
@@ -106,6 +204,8 @@ def fit(**settings: Any) -> None:
         from .pipeline import fit
         from .report import score_table
 
+        settings["cnn"] = CnnShape(**{field: settings.pop(name) for name, field in _CNN_OPTIONS.items()})
+        settings["loss_weights"] = dict(settings["loss_weights"])
         result = fit(FitConfig(**settings), progress=True)
     for evaluation in result.evaluations:
         click.echo(f"\n{score_table(evaluation)}\n")
@@ -125,6 +225,13 @@ def fit(**settings: Any) -> None:
     help="Threshold of all attributes, or of one; may be repeated.  [default: the bundle's tuned thresholds]",
 )
 @click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="A tag whose best class is less probable is undecided.",
+)
+@click.option(
     "--format",
     "style",
     type=click.Choice(["text", "csv", "json", "jsonl"]),
@@ -133,13 +240,20 @@ def fit(**settings: Any) -> None:
     help="text for people, the others for programs.",
 )
 @click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
-def infer(paths: Sequence[str], model: Path, thresholds: Sequence[str], style: str, output: Path | None) -> None:
+def infer(
+    paths: Sequence[str],
+    model: Path,
+    thresholds: Sequence[str],
+    min_confidence: float,
+    style: str,
+    output: Path | None,
+) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
     with _sentences("Stopped; what was not printed is lost, and no --output file was written."):
         from . import bundle, inference
 
         loaded = inference.with_thresholds(bundle.load(model), thresholds)
-        predictions = inference.predict(loaded, _listed(paths))
+        predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
         with _output(output) as file:
             failed, pictures = inference.write(predictions, loaded, style, file)
     if not pictures:

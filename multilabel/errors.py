@@ -7,6 +7,7 @@ MultilabelError              one sentence for the person at the terminal; carrie
 │   └── ImageError           one picture that cannot be read
 ├── WeightsError             backbone weights that cannot be had or do not fit: exit code 1
 ├── BundleError              a folder that is not a readable bundle: exit code 1
+├── CheckpointError          the state of a training that cannot be read or written: exit code 1
 └── Interrupted              Ctrl-C, with what was kept: exit code 1
 """
 
@@ -75,6 +76,10 @@ class WeightsError(MultilabelError):
 
 class BundleError(MultilabelError):
     """A folder that is not a bundle, or a bundle that cannot be read or written."""
+
+
+class CheckpointError(MultilabelError):
+    """The state of a training that cannot be read or written."""
 
 
 class Interrupted(MultilabelError):

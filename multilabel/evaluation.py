@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .labels import UNKNOWN
-from .metrics import SCORES, bootstrap, chance_levels, scores
+from .metrics import (
+    CLASS_SCORES,
+    SCORES,
+    bootstrap,
+    chance_levels,
+    class_bootstrap,
+    class_chance_levels,
+    class_scores,
+    per_class,
+    scores,
+)
 from .thresholds import Threshold, apply_thresholds
 
 # With fewer labels of one class the bootstrap interval is too narrow to rely on: random probabilities come out as
@@ -58,16 +68,61 @@ class AttributeScores:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """The scores of one class of a tag and the number of known labels that they rest on; 0/0 is 0."""
+
+    name: str
+    known: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class TagScores:
+    """The scores of one tag and the number of known labels that they rest on; `per_class` is ordered as `classes`."""
+
+    tag: str
+    known: int
+    classes: tuple[str, ...]
+    accuracy: Score
+    macro_f1: Score
+    top3_accuracy: Score
+    per_class: tuple[ClassScores, ...]
+
+    @property
+    def occurring(self) -> int:
+        """How many classes have a known label: those that count in `macro_f1`."""
+        return sum(scores.known > 0 for scores in self.per_class)
+
+    @property
+    def most_common(self) -> ClassScores:
+        """The class with the most known labels, the one that a model that ignores the picture best says."""
+        return max(self.per_class, key=lambda scores: scores.known)
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether at least two classes have at least `FEWEST_TO_JUDGE` known labels."""
+        return sum(scores.known >= FEWEST_TO_JUDGE for scores in self.per_class) >= 2
+
+    @property
+    def better_than_chance(self) -> bool:
+        """Whether the interval of the accuracy lies above the share of the most common class, with enough labels."""
+        return self.can_be_judged and self.accuracy.low > self.accuracy.chance
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of a model on one part of the pictures.
 
     Attributes:
         part: which pictures these are, such as `"validation part"`.
         pictures: their number.
-        cells: number of labels, known and unknown.
-        known: number of known labels.
-        thresholds_tuned_here: whether the thresholds were chosen on the same pictures.
+        cells: number of labels of attributes and tags, known and unknown.
+        known: number of known labels of attributes and tags.
+        thresholds_tuned_here: whether the same pictures chose the thresholds and ended the training.
         scores: one entry per attribute.
+        tags: one entry per tag.
     """
 
     part: str
@@ -76,6 +131,7 @@ class Evaluation:
     known: int
     thresholds_tuned_here: bool
     scores: tuple[AttributeScores, ...]
+    tags: tuple[TagScores, ...] = ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -86,7 +142,12 @@ class Evaluation:
     def macro_f1(self) -> float:
         """The mean F1 of the attributes with both classes; NaN if there are none."""
         values = [score.f1.value for score in self.scores if score.attribute not in self.left_out]
-        return sum(values) / len(values) if values else math.nan
+        return _mean(values)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """The mean accuracy of the tags with a known label; NaN if there are none."""
+        return _mean([scores.accuracy.value for scores in self.tags if scores.known])
 
     def to_json(self) -> dict[str, Any]:
         """All of this for `metrics.json`, as plain dicts, lists and numbers; what is undefined is None."""
@@ -98,7 +159,9 @@ class Evaluation:
             "thresholds_tuned_here": self.thresholds_tuned_here,
             "macro_f1": _number(self.macro_f1),
             "left_out_of_macro_f1": list(self.left_out),
+            "mean_accuracy": _number(self.mean_accuracy),
             "attributes": {score.attribute: _attribute_json(score) for score in self.scores},
+            "tags": {scores.tag: _tag_json(scores) for scores in self.tags},
             "verdicts": verdicts(self),
         }
 
@@ -109,6 +172,7 @@ def evaluate(
     names: Sequence[str],
     thresholds: Sequence[Threshold],
     *,
+    tags: Sequence[TagScores] = (),
     part: str,
     thresholds_tuned_here: bool = True,
     draws: int = 1000,
@@ -117,17 +181,19 @@ def evaluate(
     """Measure probabilities against the known labels.
 
     Args:
-        y: labels, shape (n, attributes): 1, 0 or -1 (unknown).
+        y: labels, shape (n, attributes): 1, 0 or -1 (unknown); there may be 0 attributes.
         p: probabilities, shape (n, attributes).
         names: of the attributes.
         thresholds: one per attribute.
+        tags: what `evaluate_tag` says of the tags of the same n pictures.
         part: which pictures these are, such as `"validation part"`.
-        thresholds_tuned_here: whether `thresholds` were chosen on these same pictures, the careful assumption.
+        thresholds_tuned_here: whether these same pictures chose `thresholds` and ended the training, the careful
+            assumption.
         draws: bootstrap resamples per attribute.
         seed: of the resampling; the same for every attribute, so that intervals do not depend on other attributes.
 
     Returns:
-        The scores of every attribute, on its known cells.
+        The scores of every attribute, on its known cells, and of every tag.
 
     Raises:
         DataError: the shapes do not fit together, or a probability of a known cell is NaN.
@@ -147,22 +213,68 @@ def evaluate(
         measured = {key: Score(values[key], *intervals[key], chance[key]) for key in SCORES}
         known, positives = int(np.count_nonzero(labels != UNKNOWN)), int(np.count_nonzero(labels == 1))
         attributes.append(AttributeScores(name, known, positives, known - positives, threshold, **measured))
-    all_known = int(np.count_nonzero(y != UNKNOWN))
-    return Evaluation(part, len(y), y.size, all_known, thresholds_tuned_here, tuple(attributes))
+    cells = y.size + len(y) * len(tags)
+    all_known = int(np.count_nonzero(y != UNKNOWN)) + sum(tag.known for tag in tags)
+    return Evaluation(part, len(y), cells, all_known, thresholds_tuned_here, tuple(attributes), tuple(tags))
+
+
+def evaluate_tag(
+    y: NDArray, p: NDArray, tag_name: str, classes: Sequence[str], *, draws: int = 1000, seed: int = 0
+) -> TagScores:
+    """Measure the probabilities of one tag against its known labels.
+
+    Args:
+        y: labels, shape (n,): class index or -1 (unknown).
+        p: probabilities, shape (n, classes).
+        tag_name: of the tag.
+        classes: their names.
+        draws: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        The scores of the tag and of each class, on its known cells.
+
+    Raises:
+        DataError: the shapes do not fit together, an index is not one of a class, or a probability of a known cell
+            is NaN.
+    """
+    if p.shape[1:] != (len(classes),):
+        raise DataError(
+            f"{tag_name}: probabilities of shape {p.shape} and {len(classes)} classes do not fit: give (n, classes)."
+        )
+    values = class_scores(y, p)
+    intervals = class_bootstrap(y, p, draws=draws, seed=seed)
+    chance = class_chance_levels(y, len(classes))
+    measured = {key: Score(values[key], *intervals[key], chance[key]) for key in CLASS_SCORES}
+    columns = [column.tolist() for column in per_class(y, p).values()]
+    of_classes = tuple(ClassScores(*row) for row in zip(classes, *columns, strict=True))
+    return TagScores(
+        tag_name, sum(scores.known for scores in of_classes), tuple(classes), **measured, per_class=of_classes
+    )
 
 
 def verdicts(evaluation: Evaluation) -> list[str]:
     """What to know before trusting the model, in plain sentences; none when there is nothing to warn of."""
-    sentences = [sentence for score in evaluation.scores if (sentence := _verdict(score, evaluation.part))]
-    if evaluation.thresholds_tuned_here:
-        sentences.append(
-            f"The same pictures ({evaluation.part}) chose the thresholds and decided when to stop training: "
-            "precision, recall and F1 are flattering, average precision and AUC a little."
-        )
-    return sentences
+    part = evaluation.part
+    of_attributes = [_attribute_verdict(scores, part) for scores in evaluation.scores]
+    of_tags = [_tag_verdict(scores, part) for scores in evaluation.tags]
+    sentences = [sentence for sentence in of_attributes + of_tags if sentence]
+    return sentences + ([_flattery(evaluation)] if evaluation.thresholds_tuned_here else [])
 
 
-def _verdict(score: AttributeScores, part: str) -> str | None:
+def _flattery(evaluation: Evaluation) -> str:
+    """What it means that the same pictures had a say in the model."""
+    same = f"The same pictures ({evaluation.part})"
+    if not evaluation.scores:
+        return f"{same} decided when to stop training: the scores are a little flattering."
+    a_little = "average precision, AUC and the scores of tags" if evaluation.tags else "average precision and AUC"
+    return (
+        f"{same} chose the thresholds and decided when to stop training: "
+        f"precision, recall and F1 are flattering, {a_little} a little."
+    )
+
+
+def _attribute_verdict(score: AttributeScores, part: str) -> str | None:
     rarer, kind = min((score.positives, "positive"), (score.negatives, "negative"))
     if score.better_than_chance:
         if rarer >= FEW:
@@ -187,6 +299,33 @@ def _verdict(score: AttributeScores, part: str) -> str | None:
     )
 
 
+def _tag_verdict(scores: TagScores, part: str) -> str | None:
+    if scores.better_than_chance:
+        few, classes = sum(0 < of_class.known < FEW for of_class in scores.per_class), len(scores.classes)
+        if not few:
+            return None
+        return (
+            f"{scores.tag} has fewer than {FEW} known labels of {few} of its {classes} classes in the {part}: "
+            "its true macro F1 may lie further away than the interval says."
+        )
+    if not scores.known:
+        return f"{scores.tag} cannot be judged: none of its labels in the {part} is known."
+    most = scores.most_common
+    if not scores.can_be_judged:
+        enough = f"only one of its classes ({most.name})" if most.known >= FEWEST_TO_JUDGE else "none of its classes"
+        return (
+            f"{scores.tag} cannot be judged: {enough} has at least {FEWEST_TO_JUDGE} known labels in the {part}, "
+            "and it takes two."
+        )
+    accuracy = scores.accuracy
+    below = accuracy.high < accuracy.chance
+    return (
+        f"{scores.tag} is {'worse' if below else 'not better'} than chance: its accuracy of {accuracy.value:.3f} "
+        f"has the 95% interval {accuracy.low:.3f} to {accuracy.high:.3f}, which "
+        f"{'lies below' if below else 'includes'} {accuracy.chance:.3f} (what always saying {most.name} scores)."
+    )
+
+
 def _attribute_json(score: AttributeScores) -> dict[str, Any]:
     return {
         "known": score.known,
@@ -198,9 +337,30 @@ def _attribute_json(score: AttributeScores) -> dict[str, Any]:
     }
 
 
+def _tag_json(scores: TagScores) -> dict[str, Any]:
+    return {
+        "known": scores.known,
+        "better_than_chance": scores.better_than_chance,
+        **{key: _score_json(getattr(scores, key)) for key in CLASS_SCORES},
+        "classes": {
+            of_class.name: {
+                "known": of_class.known,
+                "precision": of_class.precision,
+                "recall": of_class.recall,
+                "f1": of_class.f1,
+            }
+            for of_class in scores.per_class
+        },
+    }
+
+
 def _score_json(score: Score) -> dict[str, float | None]:
     return {name: _number(value) for name, value in asdict(score).items()}
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -7,9 +7,10 @@ all after a kill at any moment, and several processes can use the file at once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
+from .augment import Augmentation
 from .backbones import Backbone
 from .errors import DataError, ImageError, Interrupted
 from .images import read_pictures
@@ -121,6 +123,45 @@ class FeatureStore:
 
 
 @dataclass(frozen=True)
+class Views:
+    """Which views of a picture have features: the picture itself, and augmented ones.
+
+    A view depends on nothing but the picture's bytes, its number and the kind of augmentation, so that it is the same
+    in every run.
+
+    Attributes:
+        count: the picture itself included.
+        augment: makes the other ones.
+    """
+
+    count: int = 1
+    augment: Augmentation | None = None
+
+    def keys(self, digest: bytes) -> list[bytes]:
+        """What the views' features are stored under, the picture itself first."""
+        return [digest, *(key for key, _ in self._augmented(digest))]
+
+    def pixels(
+        self, digest: bytes, pixels: np.ndarray, wanted: Collection[bytes]
+    ) -> Iterator[tuple[bytes, np.ndarray]]:
+        """Key and pixels of each view whose key is wanted, made from the pixels of the picture."""
+        if digest in wanted:
+            yield digest, pixels
+        for key, augment in self._augmented(digest):
+            if key in wanted:
+                yield key, augment(pixels[None], int.from_bytes(key[:4], "big") // 2)[0]
+
+    def _augmented(self, digest: bytes) -> Iterator[tuple[bytes, Augmentation]]:
+        if self.augment is None:
+            return
+        for view in range(1, self.count):
+            yield hashlib.sha256(digest + f"{self.augment.describe()} {view}".encode()).digest(), self.augment
+
+
+ONE_VIEW = Views()
+
+
+@dataclass(frozen=True)
 class Extraction:
     """What `extract` found.
 
@@ -140,10 +181,11 @@ def extract(
     paths: Sequence[str],
     store: FeatureStore,
     *,
+    views: Views = ONE_VIEW,
     batch_size: int = BATCH_SIZE,
     progress: bool = False,
 ) -> Extraction:
-    """Puts the feature of every picture into the store, computing only what is not there.
+    """Puts the feature of every picture, or of every view of it, into the store, computing only what is not there.
 
     Decoding runs ahead in threads while the backbone computes. Memory does not grow with the number of pictures,
     but for their digests. After a crash at most the batch in hand is computed again.
@@ -154,34 +196,42 @@ def extract(
     """
     digests: list[bytes | None] = []
     errors: list[ImageError] = []
+    missing: set[bytes] = set()  # keys without a feature, of the pictures that have been looked at
     pending: dict[bytes, np.ndarray] = {}
-    done: set[bytes] = set()
+    computed = 0
 
     def compute() -> None:
+        nonlocal computed
         store.put(list(pending), backbone.model.predict_on_batch(np.stack(list(pending.values()))))
-        done.update(pending)
+        computed += len(pending)
+        missing.difference_update(pending)
         pending.clear()
+
+    def wanted(chunk: Sequence[bytes]) -> set[bytes]:
+        missing.update(store.missing([key for digest in chunk for key in views.keys(digest)]))
+        return {digest for digest in chunk if not missing.isdisjoint(views.keys(digest))}
 
     # disable=None: no bar where nobody watches (a file, a pipe)
     bar = tqdm(total=len(paths), desc="features", unit="picture", disable=None if progress else True)
     try:
         with bar:
-            for picture in read_pictures(paths, backbone.image_size, wanted=store.missing):
+            for picture in read_pictures(paths, backbone.image_size, wanted=wanted):
                 digests.append(None if picture.error else picture.digest)
                 if picture.error is not None:
                     errors.append(picture.error)
-                elif picture.pixels is not None and picture.digest is not None and picture.digest not in done:
-                    pending[picture.digest] = picture.pixels
-                if len(pending) == batch_size:
-                    compute()
+                elif picture.pixels is not None and picture.digest is not None:
+                    for key, pixels in views.pixels(picture.digest, picture.pixels, missing):
+                        pending[key] = pixels
+                        if len(pending) == batch_size:
+                            compute()
                 bar.update()
             if pending:
                 compute()
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped; the features of {len(done)} pictures computed so far are kept, and the next run continues."
+            f"Stopped; the {computed} features computed so far are kept, and the next run continues."
         ) from None
-    return Extraction(digests, errors, len(done))
+    return Extraction(digests, errors, computed)
 
 
 def check(paths: Sequence[str], image_size: tuple[int, int], *, progress: bool = False) -> Extraction:

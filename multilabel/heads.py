@@ -1,12 +1,14 @@
 """Heads: what turns a picture's features into predictions of one kind.
 
 A head owns its units, loss, activation, `to_probs` and metrics; nothing is guessed from shapes or value
-ranges. There is one kind, the logit head over binary attributes. A new kind is one class with the same
-members, and one more entry in `HEADS`.
+ranges. There are two kinds: the logit head over binary attributes, and the softmax head over the classes of one
+tag. A new kind is one class with the same members, and one more entry in `HEADS`.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from textwrap import shorten
@@ -16,13 +18,34 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError
+from .errors import DataError, UsageError
+from .labels import LabelTable, Tag
 from .labels import pos_weight as balanced_pos_weight
-from .losses import MaskedBCE, PosWeight, cell_losses, plain_pos_weight
+from .losses import MaskedBCE, MaskedSparseCategoricalCrossentropy, labels_and_classes, of_one_shape
+
+CLASS_WEIGHTS = ("none", "balanced")
+ACCURACIES = ("binary", "class")
+
+
+class _KnownMean(keras.metrics.Mean):
+    """The mean of what `cells` returns, over the known cells of all batches since the last reset."""
+
+    def cells(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns `(values, known)`, both of shape `(batch, ..., cells)`."""
+        raise NotImplementedError
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch; shapes as in the loss of that kind of labels."""
+        values, known = self.cells(y_true, y_pred)
+        weight = keras.ops.cast(known, values.dtype)
+        if sample_weight is not None:
+            per_sample = keras.ops.convert_to_tensor(sample_weight, dtype=values.dtype)
+            weight *= keras.ops.reshape(per_sample, (-1,) + (1,) * (len(values.shape) - 1))
+        super().update_state(keras.ops.reshape(values, -1), sample_weight=keras.ops.reshape(weight, -1))
 
 
 @keras.saving.register_keras_serializable(package="multilabel")
-class KnownLoss(keras.metrics.Mean):
+class KnownLoss(_KnownMean):
     """Sum of known losses / number of known cells, over all batches since the last reset.
 
     Not a mean of batch means: every known cell counts the same, in whatever batch it was. So it is comparable
@@ -32,17 +55,17 @@ class KnownLoss(keras.metrics.Mean):
     only to `compile(weighted_metrics=...)`. It is 0 before any known cell was seen.
 
     Args:
-        pos_weight: Factor on the loss of the positive labels, as in `MaskedBCE`.
-        from_logits: Whether `y_pred` is logits or probabilities.
+        loss: `MaskedBCE` or `MaskedSparseCategoricalCrossentropy`, or what `keras.losses.serialize` makes of one.
+            Its weights and label smoothing are part of the value, as in training; its coverage and reduction are not.
         name: Name of the metric.
         dtype: Dtype of the two sums; `None` means `keras.config.floatx()`, also under mixed precision.
 
     Raises:
-        ValueError: If `pos_weight` is not positive.
+        ValueError: If `loss` is something else.
 
     Example:
 
-    >>> metric = KnownLoss()
+    >>> metric = KnownLoss(MaskedBCE())
     >>> metric.update_state([[1, 0]], [[2.0, -1.0]])  # two known cells: 0.1269, 0.3133
     >>> metric.update_state([[1, -1]], [[-1.0, 99.0]])  # one: 1.3133
     >>> print(round(float(metric.result()), 4))
@@ -51,29 +74,70 @@ class KnownLoss(keras.metrics.Mean):
 
     _direction = "down"  # what Keras callbacks read for `mode="auto"`: lower is better
 
-    def __init__(
-        self,
-        pos_weight: PosWeight = None,
-        from_logits: bool = True,
-        name: str = "known_loss",
-        dtype: Any = None,
-    ) -> None:
+    def __init__(self, loss: Any, name: str = "known_loss", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.pos_weight = plain_pos_weight(pos_weight)
-        self.from_logits = from_logits
+        self.loss = keras.losses.deserialize(loss) if isinstance(loss, Mapping) else loss
+        if not isinstance(self.loss, MaskedBCE | MaskedSparseCategoricalCrossentropy):
+            raise ValueError(
+                "KnownLoss takes the loss itself, MaskedBCE(...) or MaskedSparseCategoricalCrossentropy(...); "
+                f"got {loss!r}."
+            )
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch; shapes as in `masked_bce`."""
-        losses, known = cell_losses(y_true, y_pred, self.pos_weight, self.from_logits)
-        weight = keras.ops.cast(known, losses.dtype)
-        if sample_weight is not None:
-            per_sample = keras.ops.convert_to_tensor(sample_weight, dtype=losses.dtype)
-            weight *= keras.ops.reshape(per_sample, (-1,) + (1,) * (len(losses.shape) - 1))
-        super().update_state(keras.ops.reshape(losses, -1), sample_weight=keras.ops.reshape(weight, -1))
+    def cells(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns the loss of every cell and whether it is known, both of shape `(batch, ..., cells)`."""
+        return self.loss.cells(y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments as plain numbers, strings and lists."""
-        return {**super().get_config(), "pos_weight": self.pos_weight, "from_logits": self.from_logits}
+        """Returns the constructor's arguments as plain numbers, strings, lists and dicts."""
+        return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}
+
+
+@keras.saving.register_keras_serializable(package="multilabel")
+class KnownAccuracy(_KnownMean):
+    """Share of the known cells that are predicted right, over all batches since the last reset.
+
+    With `sample_weight`, as in `KnownLoss`, it is the weighted share. It is 0 before any known cell was seen.
+
+    Args:
+        kind: `"binary"`: an attribute is right if its logit is above 0 just when its label is above 0.5;
+            `"class"`: a tag is right if the class of its largest logit (the first of equals) is its label.
+        name: Name of the metric.
+        dtype: Dtype of the two sums; `None` means `keras.config.floatx()`, also under mixed precision.
+
+    Raises:
+        ValueError: If `kind` is something else.
+
+    Example:
+
+    >>> metric = KnownAccuracy("class")
+    >>> metric.update_state([0, 2], [[2.0, -1.0, 0.0], [0.0, 1.0, 0.5]])  # the first is right
+    >>> metric.update_state([1, -1], [[0.0, 3.0, 0.0], [99.0, 0.0, 0.0]])  # so is this; the other is unknown
+    >>> print(round(float(metric.result()), 4))
+    0.6667
+    """
+
+    _direction = "up"
+
+    def __init__(self, kind: str, name: str = "known_accuracy", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        if kind not in ACCURACIES:
+            raise ValueError(f"The kind of an accuracy is one of: {', '.join(ACCURACIES)}; got {kind!r}.")
+        self.kind = kind
+
+    def cells(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns 1 for right and 0 for wrong cells, and which are known, both of shape `(batch, ..., cells)`."""
+        if self.kind == "binary":
+            y_true, y_pred = of_one_shape(y_true, y_pred)
+            right = keras.ops.equal(y_pred > 0, y_true > 0.5)
+        else:
+            y_true, y_pred = labels_and_classes(y_true, y_pred)
+            best = keras.ops.argmax(y_pred, axis=-1, keepdims=True)
+            right = keras.ops.equal(keras.ops.cast(best, y_true.dtype), y_true)
+        return keras.ops.cast(right, y_pred.dtype), y_true >= 0
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain strings."""
+        return {**super().get_config(), "kind": self.kind}
 
 
 @dataclass(frozen=True)
@@ -85,6 +149,7 @@ class LogitHead:
         pos_weight: factor on the loss of each attribute's positive labels.
         coverage: share of known cells in the training part, above 0 and at most 1.
         name: name of the output layer, and the key of this head's labels and predictions.
+        weight: factor on this head's loss in the total loss.
 
     Raises:
         ValueError: a value that cannot be used, said in one sentence.
@@ -94,13 +159,13 @@ class LogitHead:
     pos_weight: tuple[float, ...]
     coverage: float
     name: str = "attributes"
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks what is cheap to check, so that a head that exists can be built."""
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):
             raise ValueError(f"A head needs attributes with different names; got {list(self.attributes)}.")
-        if not isinstance(self.name, str) or not self.name or "/" in self.name:
-            raise ValueError(f"A head needs a name without '/', which names its layer; got {self.name!r}.")
+        _check_name_and_weight(self.name, self.weight)
         if len(self.pos_weight) != len(self.attributes):
             raise ValueError(
                 f"A head needs one pos_weight for each attribute; got {len(self.pos_weight)} for {self.units}."
@@ -108,13 +173,16 @@ class LogitHead:
         self.loss()  # checks pos_weight and coverage
 
     @classmethod
-    def for_labels(cls, names: Sequence[str], y_train: npt.ArrayLike, name: str = "attributes") -> LogitHead:
+    def for_labels(
+        cls, names: Sequence[str], y_train: npt.ArrayLike, name: str = "attributes", weight: float = 1.0
+    ) -> LogitHead:
         """Makes the head for a training part; nothing else may be looked at.
 
         Args:
             names: the names of the K attributes.
             y_train: labels of the training part, `(images, K)` of 1, 0 and unknown (-1).
             name: the head's name.
+            weight: factor on the head's loss.
 
         Returns:
             A head with `pos_weight` = negatives / positives of each attribute (1 if either is missing: see
@@ -126,14 +194,9 @@ class LogitHead:
         """
         labels = _label_matrix(names, y_train)
         known = labels >= 0
-        unlabelled = [names[column] for column in np.flatnonzero(~known.any(axis=0)).tolist()]
-        if unlabelled:
-            raise DataError(
-                f"No picture of the training part has a known label for {', '.join(unlabelled)}; "
-                "label some pictures for it, or leave it out."
-            )
+        _check_labelled([names[column] for column in np.flatnonzero(~known.any(axis=0)).tolist()])
         weights = balanced_pos_weight(labels)
-        return cls(tuple(names), tuple(float(weight) for weight in weights), float(known.mean()), name)
+        return cls(tuple(names), tuple(float(value) for value in weights), float(known.mean()), name, weight)
 
     @property
     def units(self) -> int:
@@ -150,7 +213,20 @@ class LogitHead:
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Returns new metrics for `compile`."""
-        return [KnownLoss(pos_weight=list(self.pos_weight))]
+        return [KnownLoss(self.loss()), KnownAccuracy("binary")]
+
+    def targets(self, table: LabelTable) -> np.ndarray:
+        """Returns the labels of this head, `(images, K)` of 1, 0 and unknown (-1).
+
+        Raises:
+            DataError: the table has other attributes.
+        """
+        if table.names != self.attributes:
+            raise DataError(
+                f"The labels are of {', '.join(table.names) or 'no attributes'}, but the model is of "
+                f"{', '.join(self.attributes)}."
+            )
+        return table.y
 
     def to_probs(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Returns `sigmoid(logits)` in float64, of the same shape, without overflow at any logit."""
@@ -158,8 +234,7 @@ class LogitHead:
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `head_from_config` needs, as plain JSON values."""
-        lists = {"attributes": list(self.attributes), "pos_weight": list(self.pos_weight)}
-        return {"kind": "logit", **asdict(self), **lists}
+        return {"kind": "logit", **_plain(self)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> LogitHead:
@@ -173,21 +248,165 @@ class LogitHead:
             values.keys() != {field.name for field in fields(cls)}
             or not _is_list_of(values["attributes"], str)
             or not _is_list_of(values["pos_weight"], int | float)
-            or not isinstance(values["coverage"], int | float)
+            or not _is_list_of([values["coverage"], values["weight"]], int | float)
         ):
             raise ValueError(
-                "A logit head needs attributes (a list of names), pos_weight (a list of numbers), coverage "
-                f"(a number) and name; got {shorten(repr(config), 200)}."
+                "A logit head needs attributes (a list of names), pos_weight (a list of numbers), coverage and "
+                f"weight (numbers) and name; got {shorten(repr(config), 200)}."
             )
         values["attributes"] = tuple(values["attributes"])
         values["pos_weight"] = tuple(values["pos_weight"])
         return cls(**values)
 
 
-HEADS = {"logit": LogitHead}
+@dataclass(frozen=True)
+class SoftmaxHead:
+    """A head over one tag: one logit for each of its C classes, exactly one of which a picture shows.
+
+    Attributes:
+        tag: the tag's name.
+        classes: the names of the C classes, in the order of the units and of the labels' class indices.
+        class_weight: factor on the loss of each class; `None` means 1.
+        label_smoothing: share of the target that is spread evenly over all classes, from 0 to 1.
+        coverage: share of known labels in the training part, above 0 and at most 1.
+        weight: factor on this head's loss in the total loss.
+        name: name of the output layer, and the key of this head's labels and predictions.
+
+    Raises:
+        ValueError: a value that cannot be used, said in one sentence.
+    """
+
+    tag: str
+    classes: tuple[str, ...]
+    class_weight: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    coverage: float = 1.0
+    weight: float = 1.0
+    name: str = "tag"
+
+    def __post_init__(self) -> None:
+        """Checks what is cheap to check, so that a head that exists can be built."""
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"A softmax head needs 2 or more classes of different names; got {list(self.classes)}.")
+        _check_name_and_weight(self.name, self.weight)
+        if self.class_weight is not None and len(self.class_weight) != self.units:
+            raise ValueError(
+                f"A softmax head needs one class_weight for each class; got {len(self.class_weight)} for {self.units}."
+            )
+        self.loss()  # checks class_weight, label_smoothing and coverage
+
+    @classmethod
+    def for_labels(
+        cls,
+        tag: Tag,
+        y_train: npt.ArrayLike,
+        *,
+        class_weight: str = "none",
+        label_smoothing: float = 0.0,
+        weight: float = 1.0,
+        name: str = "tag",
+    ) -> SoftmaxHead:
+        """Makes the head for a training part; nothing else may be looked at.
+
+        Args:
+            tag: the tag and its C classes.
+            y_train: labels of the training part, `(images,)` of class indices and unknown (-1).
+            class_weight: `"none"`, or `"balanced"`: known labels / (classes with labels * labels of the class),
+                as scikit-learn's `compute_class_weight` has it, and 1 for a class without a label.
+            label_smoothing: share of the target that is spread evenly over all classes.
+            weight: factor on the head's loss.
+            name: the head's name.
+
+        Returns:
+            A head with these weights and `coverage` = the share of known labels.
+
+        Raises:
+            DataError: the tag has fewer than 2 classes, or no known label.
+            UsageError: `class_weight` is neither.
+            ValueError: the shape of `y_train` is another, or a label is not one of the classes.
+        """
+        if class_weight not in CLASS_WEIGHTS:
+            raise UsageError(f"'{class_weight}' is no class weight; choose from {', '.join(CLASS_WEIGHTS)}.")
+        if len(tag.classes) < 2:
+            raise DataError(f"{tag.name} has fewer than 2 classes ({', '.join(tag.classes)}); leave it out.")
+        counts = _class_counts(tag.classes, y_train)
+        _check_labelled([] if counts.any() else [tag.name])
+        weights = None
+        if class_weight == "balanced":
+            balanced = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+            weights = tuple(np.where(counts, balanced, 1.0).tolist())
+        coverage = float(counts.sum() / np.size(y_train))
+        return cls(tag.name, tag.classes, weights, label_smoothing, coverage, weight, name)
+
+    @property
+    def units(self) -> int:
+        """Number of outputs: C."""
+        return len(self.classes)
+
+    def layer(self) -> keras.layers.Dense:
+        """Returns a new layer, `(batch, features)` to `(batch, C)` logits; float32 under every policy."""
+        return keras.layers.Dense(self.units, dtype="float32", name=self.name)
+
+    def loss(self) -> MaskedSparseCategoricalCrossentropy:
+        """Returns the loss for `compile`, normalised by `coverage` so that it adds up over batches."""
+        weights = None if self.class_weight is None else list(self.class_weight)
+        return MaskedSparseCategoricalCrossentropy(weights, self.label_smoothing, coverage=self.coverage)
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Returns new metrics for `compile`."""
+        return [KnownLoss(self.loss()), KnownAccuracy("class")]
+
+    def targets(self, table: LabelTable) -> np.ndarray:
+        """Returns the labels of this head, `(images,)` of class indices and unknown (-1).
+
+        Raises:
+            DataError: the table does not have this tag, or has other classes of it.
+        """
+        tag = Tag(self.tag, self.classes)
+        if tag not in table.tags:
+            raise DataError(f"The labels do not have the tag {self.tag} with the classes of the model.")
+        return table.tag_y[:, table.tags.index(tag)]
+
+    def to_probs(self, logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Returns `softmax(logits)` over the last axis in float64, of the same shape, without overflow."""
+        values = np.asarray(logits, dtype=np.float64)
+        shares = np.exp(values - values.max(axis=-1, keepdims=True))
+        return shares / shares.sum(axis=-1, keepdims=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `head_from_config` needs, as plain JSON values."""
+        return {"kind": "softmax", **_plain(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SoftmaxHead:
+        """Makes the head that `get_config` described.
+
+        Raises:
+            ValueError: the configuration is malformed, said in one sentence.
+        """
+        values = {key: value for key, value in config.items() if key != "kind"}
+        if (
+            values.keys() != {field.name for field in fields(cls)}
+            or not isinstance(values["tag"], str)
+            or not _is_list_of(values["classes"], str)
+            or not (values["class_weight"] is None or _is_list_of(values["class_weight"], int | float))
+            or not _is_list_of([values[key] for key in ("label_smoothing", "coverage", "weight")], int | float)
+        ):
+            raise ValueError(
+                "A softmax head needs tag (a name), classes (a list of names), class_weight (a list of numbers or "
+                "null), label_smoothing, coverage and weight (numbers) and name; "
+                f"got {shorten(repr(config), 200)}."
+            )
+        values["classes"] = tuple(values["classes"])
+        values["class_weight"] = None if values["class_weight"] is None else tuple(values["class_weight"])
+        return cls(**values)
 
 
-def head_from_config(config: Any) -> LogitHead:
+Head = LogitHead | SoftmaxHead
+HEADS: dict[str, type[LogitHead] | type[SoftmaxHead]] = {"logit": LogitHead, "softmax": SoftmaxHead}
+
+
+def head_from_config(config: Any) -> Head:
     """Makes a head of any kind from what its `get_config` returned, such as a bundle's JSON.
 
     Args:
@@ -205,6 +424,52 @@ def head_from_config(config: Any) -> LogitHead:
             f"A head is an object whose kind is one of: {', '.join(HEADS)}; got {shorten(repr(config), 200)}."
         )
     return HEADS[kind].from_config(config)
+
+
+def heads_for(
+    table: LabelTable,
+    training: np.ndarray,
+    *,
+    class_weight: str = "none",
+    label_smoothing: float = 0.0,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Head, ...]:
+    """Makes the heads for a table: one over all attributes if there are any, then one for each tag.
+
+    Args:
+        table: attributes and tags, and their labels.
+        training: the rows of the training part; the labels of others are not looked at.
+        class_weight: of the tags' classes, as in `SoftmaxHead.for_labels`.
+        label_smoothing: of the tags, as in `SoftmaxHead`.
+        weights: factor on a head's loss, by the tag's name, or by `"attributes"`; 1 where none is given.
+
+    Returns:
+        The heads, named `attributes`, `tag1_NAME`, `tag2_NAME`...: letters and digits, as names of layers must be.
+
+    Raises:
+        DataError: attributes or tags without a known label in the training part; a tag with one class.
+        UsageError: `weights` for something else; an unknown `class_weight`.
+        ValueError: a weight or the label smoothing is out of range.
+    """
+    weights = weights or {}
+    names = [*(["attributes"] if table.names else []), *(tag.name for tag in table.tags)]
+    unknown = [name for name in weights if name not in names]
+    if unknown:
+        raise UsageError(f"A loss weight is given for '{unknown[0]}', which is none of {', '.join(names)}.")
+    heads: list[Head] = []
+    if table.names:
+        heads.append(LogitHead.for_labels(table.names, table.y[training], weight=weights.get("attributes", 1.0)))
+    for number, (tag, labels) in enumerate(zip(table.tags, table.tag_y[training].T, strict=True), start=1):
+        head = SoftmaxHead.for_labels(
+            tag,
+            labels,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            weight=weights.get(tag.name, 1.0),
+            name=f"tag{number}_{re.sub('[^A-Za-z0-9]+', '_', tag.name)}",
+        )
+        heads.append(head)
+    return tuple(heads)
 
 
 def missing_classes(names: Sequence[str], y_train: npt.ArrayLike) -> tuple[list[str], list[str]]:
@@ -227,11 +492,56 @@ def missing_classes(names: Sequence[str], y_train: npt.ArrayLike) -> tuple[list[
     return without[0], without[1]
 
 
+def missing_tag_classes(head: SoftmaxHead, y_train: npt.ArrayLike) -> list[str]:
+    """Finds the classes that a head cannot learn, so that the caller can warn.
+
+    Args:
+        head: the head of the tag.
+        y_train: labels of the training part, `(images,)` of class indices and unknown (-1).
+
+    Returns:
+        The names of the classes without a label, in the head's order.
+
+    Raises:
+        ValueError: the shape of `y_train` is another, or a label is not one of the classes.
+    """
+    return [head.classes[index] for index in np.flatnonzero(_class_counts(head.classes, y_train) == 0).tolist()]
+
+
 def _label_matrix(names: Sequence[str], y_train: npt.ArrayLike) -> npt.NDArray[Any]:
     labels = np.asarray(y_train)
     if labels.ndim != 2 or labels.shape[1] != len(names):
         raise ValueError(f"The labels must have the shape (images, {len(names)}); got {labels.shape}.")
     return labels
+
+
+def _class_counts(classes: Sequence[str], y_train: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    labels = np.asarray(y_train)
+    if labels.ndim != 1:
+        raise ValueError(f"The labels of a tag must have the shape (images,); got {labels.shape}.")
+    counts = np.bincount(labels[labels >= 0].astype(int), minlength=len(classes))
+    if len(counts) > len(classes):
+        raise ValueError(f"The labels of a tag must be below {len(classes)}, its classes; got {len(counts) - 1}.")
+    return counts
+
+
+def _check_labelled(unlabelled: Sequence[str]) -> None:
+    if unlabelled:
+        raise DataError(
+            f"No picture of the training part has a known label for {', '.join(unlabelled)}; "
+            "label some pictures for it, or leave it out."
+        )
+
+
+def _check_name_and_weight(name: Any, weight: float) -> None:
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"A head needs a name without '/', which names its layer; got {name!r}.")
+    if not 0 < weight <= sys.float_info.max:  # the largest number that is not infinite
+        raise ValueError(f"A head needs a weight above 0, the factor on its loss; got {weight!r}.")
+
+
+def _plain(head: Head) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(head).items()}
 
 
 def _is_list_of(value: Any, kind: Any) -> bool:

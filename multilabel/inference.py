@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
@@ -16,10 +16,25 @@ import numpy as np
 
 from .bundle import Bundle
 from .errors import DataError, ImageError, UsageError
+from .heads import LogitHead, SoftmaxHead
 from .images import Picture, find_pictures, read_pictures
 from .thresholds import Threshold, apply_thresholds
 
 BATCH_SIZE = 32
+TOP = 3  # classes of a tag that a prediction names
+
+
+@dataclass(frozen=True)
+class TagPrediction:
+    """What the model says of one tag of one picture.
+
+    Attributes:
+        top: the 3 most likely classes (or all, if there are fewer) and their probabilities, best first.
+        decided: whether the best probability is high enough to say so.
+    """
+
+    top: tuple[tuple[str, float], ...]
+    decided: bool
 
 
 @dataclass(frozen=True)
@@ -31,31 +46,43 @@ class Prediction:
         probabilities: by attribute, between 0 and 1; empty if the picture cannot be read.
         present: by attribute, whether the probability is above its threshold.
         error: why the picture cannot be read.
+        tags: by tag, its most likely classes; empty if the picture cannot be read.
     """
 
     image: str
     probabilities: dict[str, float]
     present: dict[str, bool]
     error: str | None = None
+    tags: dict[str, TagPrediction] = field(default_factory=dict)
 
 
-def predict(bundle: Bundle, paths: Iterable[str], *, batch_size: int = BATCH_SIZE) -> Iterator[Prediction]:
+def predict(
+    bundle: Bundle, paths: Iterable[str], *, batch_size: int = BATCH_SIZE, min_confidence: float = 0.0
+) -> Iterator[Prediction]:
     """Predicts pictures in order; one that cannot be read becomes a prediction with an error.
 
     Memory does not grow with the number of pictures.
 
+    Args:
+        bundle: the model.
+        paths: files and folders, as `expand` takes them.
+        batch_size: pictures that go through the model at once.
+        min_confidence: a tag whose best class has a lower probability is undecided.
+
     Raises:
-        UsageError: if `paths` is one path and not several.
+        UsageError: if `paths` is one path and not several, or `min_confidence` is out of range.
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise UsageError(f"predict takes several paths; give [{paths!r}] for one.")
-    return _predict(bundle, paths, batch_size)
+    if not 0 <= min_confidence <= 1:
+        raise UsageError(f"--min-confidence is {min_confidence}; expected a number from 0 to 1, such as 0.5.")
+    return _predict(bundle, paths, batch_size, min_confidence)
 
 
-def _predict(bundle: Bundle, paths: Iterable[str], batch_size: int) -> Iterator[Prediction]:
+def _predict(bundle: Bundle, paths: Iterable[str], batch_size: int, min_confidence: float) -> Iterator[Prediction]:
     pictures = read_pictures(expand(paths), bundle.backbone.image_size)
     while batch := list(islice(pictures, batch_size)):
-        yield from _predict_batch(bundle, batch)
+        yield from _predict_batch(bundle, batch, min_confidence)
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
@@ -68,23 +95,41 @@ def expand(paths: Iterable[str]) -> Iterator[str]:
         yield from found or [path]
 
 
-def _predict_batch(bundle: Bundle, pictures: Sequence[Picture]) -> Iterator[Prediction]:
+def _predict_batch(bundle: Bundle, pictures: Sequence[Picture], min_confidence: float) -> Iterator[Prediction]:
     pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
-    rows: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+    probs: dict[str, np.ndarray] = {}
     if pixels:
         logits = bundle.model.predict_on_batch(np.stack(pixels))
-        p = np.concatenate([head.to_probs(logits[head.name]) for head in bundle.heads], axis=1)
-        rows = zip(p, apply_thresholds(p, bundle.thresholds), strict=True)
+        probs = {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}
+    rows = ({name: p[row] for name, p in probs.items()} for row in range(len(pixels)))
     for picture in pictures:
         if picture.pixels is None:
             yield Prediction(picture.path, {}, {}, _reason(picture.error))
-            continue
-        probabilities, present = next(rows)
-        yield Prediction(
-            picture.path,
-            dict(zip(bundle.attributes, probabilities.tolist(), strict=True)),
-            dict(zip(bundle.attributes, present.tolist(), strict=True)),
-        )
+        else:
+            yield _prediction(bundle, picture.path, next(rows), min_confidence)
+
+
+def _prediction(bundle: Bundle, image: str, probs: dict[str, np.ndarray], min_confidence: float) -> Prediction:
+    """The prediction from one picture's probabilities by head."""
+    columns = [probs[head.name] for head in bundle.heads if isinstance(head, LogitHead)]
+    p = np.concatenate([np.empty(0), *columns])
+    (present,) = apply_thresholds(p[np.newaxis], bundle.thresholds)
+    return Prediction(
+        image,
+        dict(zip(bundle.attributes, p.tolist(), strict=True)),
+        dict(zip(bundle.attributes, present.tolist(), strict=True)),
+        tags={
+            head.tag: _tag_prediction(head, probs[head.name], min_confidence)
+            for head in bundle.heads
+            if isinstance(head, SoftmaxHead)
+        },
+    )
+
+
+def _tag_prediction(head: SoftmaxHead, p: np.ndarray, min_confidence: float) -> TagPrediction:
+    best = np.argsort(-p, kind="stable")[:TOP]
+    top = tuple((head.classes[index], float(p[index])) for index in best.tolist())
+    return TagPrediction(top, top[0][1] >= min_confidence)
 
 
 def _reason(error: ImageError | None) -> str:
@@ -97,9 +142,11 @@ def with_thresholds(bundle: Bundle, overrides: Sequence[str]) -> Bundle:
     """The bundle with other thresholds: `0.5` for all attributes, `attr4=0.3` for one; later ones win.
 
     Raises:
-        UsageError: for an unknown attribute, or a value that is no number from 0 to 1.
+        UsageError: for an unknown attribute, a value that is no number from 0 to 1, or a model of tags alone.
     """
     thresholds = dict(zip(bundle.attributes, bundle.thresholds, strict=True))
+    if overrides and not thresholds:
+        raise UsageError(f"--threshold {overrides[0]}: the model has no attributes, only tags; use --min-confidence.")
     for override in overrides:
         name, equals, text = override.rpartition("=")
         if equals and name not in thresholds:
@@ -154,25 +201,43 @@ def _write_text(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]
 def _sentence(prediction: Prediction) -> str:
     if prediction.error is not None:
         return f"error: {prediction.error}"
+    tags = ", ".join(f"{name} {_tag_phrase(tag)}" for name, tag in prediction.tags.items())
+    return "; ".join(part for part in (_attributes_sentence(prediction), tags) if part)
+
+
+def _attributes_sentence(prediction: Prediction) -> str:
     listed = {True: "", False: ""}
     for present in listed:
         names = [name for name, value in prediction.present.items() if value is present]
         listed[present] = ", ".join(f"{name} {prediction.probabilities[name]:.2f}" for name in names)
-    return f"{listed[True] or 'none'}" + (f"  (absent: {listed[False]})" if listed[False] else "")
+    absent = f"  (absent: {listed[False]})" if listed[False] else ""
+    return f"{listed[True] or 'none'}{absent}" if prediction.present else ""
+
+
+def _tag_phrase(tag: TagPrediction) -> str:
+    best, probability = tag.top[0]
+    return f"{best} {probability:.2f}" if tag.decided else f"undecided ({best} {probability:.2f})"
 
 
 def _write_csv(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
-    names = bundle.attributes
+    names, tags = bundle.attributes, [tag.name for tag in bundle.tags]
     writer = csv.writer(file, lineterminator="\n")
-    # With a suffix on every attribute's column, no attribute can be taken for another column, not even "image".
+    # With a suffix on every attribute's and tag's column, none can be taken for another column, not even "image".
     columns = [f"{name}_{what}" for what in ("present", "probability") for name in names]
+    columns += [f"{name}_{what}" for name in tags for what in ("class", "probability")]
     writer.writerow(["image", *columns, "error"])
     for prediction in predictions:
-        cells: list[Any] = [""] * (2 * len(names))
+        cells: list[Any] = [""] * len(columns)
         if prediction.error is None:
             cells = [int(prediction.present[name]) for name in names]
             cells += [f"{prediction.probabilities[name]:.6g}" for name in names]
+            cells += [cell for name in tags for cell in _tag_cells(prediction.tags[name])]
         writer.writerow([_encodable(prediction.image), *cells, prediction.error or ""])
+
+
+def _tag_cells(tag: TagPrediction) -> tuple[str, str]:
+    best, probability = tag.top[0]
+    return best if tag.decided else "", f"{probability:.6g}"
 
 
 def _write_jsonl(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
@@ -189,7 +254,13 @@ def _write_json(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]
 
 
 def _json(prediction: Prediction, bundle: Bundle) -> str:
-    record: dict[str, Any] = {"image": prediction.image, "error": prediction.error, "present": None, "attributes": None}
+    record: dict[str, Any] = {
+        "image": prediction.image,
+        "error": prediction.error,
+        "present": None,
+        "attributes": None,
+        "tags": None,
+    }
     if prediction.error is None:
         record["present"] = [name for name, present in prediction.present.items() if present]
         record["attributes"] = {
@@ -200,7 +271,17 @@ def _json(prediction: Prediction, bundle: Bundle) -> str:
             }
             for name, threshold in zip(bundle.attributes, bundle.thresholds, strict=True)
         }
+        record["tags"] = {name: _tag_json(tag) for name, tag in prediction.tags.items()}
     return _encodable(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+def _tag_json(tag: TagPrediction) -> dict[str, Any]:
+    best, probability = tag.top[0]
+    return {
+        "class": best if tag.decided else None,
+        "probability": probability,
+        "top": [{"class": name, "probability": value} for name, value in tag.top],
+    }
 
 
 def _encodable(text: str) -> str:

@@ -1,42 +1,39 @@
-"""Every annotation format becomes one `LabelTable` here: 1 present, 0 absent, `UNKNOWN` not known.
+"""What is known about the pictures: `LabelTable`, its pictures' files, its counts, and its rare classes.
 
-Reading forgives what leaves no doubt (byte order marks, line endings, tabs, comments, spaces in file names)
-and refuses everything else, all bad lines of a file at once.
+1 present, 0 absent, the number of a class, and everywhere `UNKNOWN` for what is not known.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-import posixpath
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from .config import FORMATS
-from .errors import DataError, LabelError, UsageError
+from .errors import DataError, UsageError
 
 UNKNOWN = -1
-_DELIMITERS = {"auto": ",;\t", "aimonk": "", "csv": ",;", "tsv": "\t"}  # that a format's header may show
-
-# How a cell may be spelled, in lower case; only delimited files can hold a blank one.
-_TOKENS = {
-    **dict.fromkeys(("1", "1.0"), 1),
-    **dict.fromkeys(("0", "0.0"), 0),
-    **dict.fromkeys(("na", "nan", "?", "-1", "-1.0", ""), UNKNOWN),
+PARTS = ("training", "validation", "test")
+PART_SPELLINGS = {  # in lower case
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    "test": "test",
 }
-# Everything up to the last field that ends like a picture's file name.
-_PICTURE = re.compile(
-    r".*\.(?:jpe?g?|jfif|mpo|a?png|webp|gif|bmp|tiff?|p[pgbn]m|avif|heic)(?=\s|$)", re.IGNORECASE | re.DOTALL
-)
 
-_Problem = tuple[int, str]  # line number, what is wrong with it
-_Row = tuple[int, str, list[str]]  # line number, image, labels as they are spelled
+
+@dataclass(frozen=True)
+class Tag:
+    """A multi-class label column.
+
+    Attributes:
+        name: the column's name.
+        classes: what it can be; a label is a position in here.
+    """
+
+    name: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +42,26 @@ class LabelTable:
 
     Attributes:
         images: n pictures, as the file names them or, once located, as absolute paths.
-        y: int8 of shape (n, K): 1 present, 0 absent, -1 unknown.
+        y: int8 of shape (n, K): 1 present, 0 absent, -1 unknown. K may be 0 where there are tags.
         names: the K attributes.
         notes: sentences for the person about what reading changed.
+        tags: the T tags.
+        tag_y: int16 of shape (n, T): the number of the class, -1 unknown.
+        parts: the part each picture is meant for, one of `PARTS` or "" for none; `None` if the file does not say.
     """
 
     images: tuple[str, ...]
     y: np.ndarray
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    tag_y: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int16))
+    parts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Gives `tag_y` its shape where there are no tags."""
+        if not self.tags:
+            object.__setattr__(self, "tag_y", np.empty((len(self.images), 0), np.int16))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> LabelTable:
         """Return the table of these rows, in this order.
@@ -63,54 +71,13 @@ class LabelTable:
         """
         wanted = indices if isinstance(indices, np.ndarray) else list(indices)
         rows = np.arange(len(self.images))[wanted]
-        return replace(self, images=tuple(self.images[row] for row in rows), y=self.y[rows])
-
-
-def read_labels(
-    path: str | os.PathLike[str], *, format: str = "auto", names: Sequence[str] | None = None
-) -> LabelTable:
-    """Read a labels file.
-
-    `aimonk` files have no header and separate by white space: `image_0.jpg 1 NA 0 1`. `csv` (`,` or `;`) and
-    `tsv` files start with a header; their first column is the image, and a blank cell is unknown. Rows of the
-    same picture that agree with or complete each other become one row.
-
-    Args:
-        path: the labels file, in UTF-8, or in UTF-16 with a byte order mark.
-        format: one of `FORMATS`; `"auto"` decides by the first line that is neither blank nor a `#` comment.
-        names: the attributes' names instead of the header's (or of attr1..attrK where there is no header).
-
-    Returns:
-        The table, with at least one row and one attribute.
-
-    Raises:
-        UsageError: an unknown format; names that are empty, repeated or of the wrong number.
-        LabelError: lines that cannot be used, all of them.
-        DataError: the file cannot be read, is not text or holds no labels.
-    """
-    path = os.fspath(path)
-    if format not in FORMATS:
-        raise UsageError(f"'{format}' is not a format of labels files; choose from {', '.join(FORMATS)}.")
-    given = None if names is None else _one_line_each(names)
-    if given is not None and (wrong := _wrong_names(given)):
-        raise UsageError(f"The given names cannot be used: {'; '.join(wrong)}.")
-    lines = _read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    first = next(filter(_has_content, lines), None)
-    if first is None:
-        raise DataError(f"{path}: holds no labels; it is empty or only comments.")
-    problems: list[_Problem] = []
-    delimiter = _choose_delimiter(first, format)
-    if delimiter is None:
-        attributes, rows = _whitespace_rows(path, lines, given, problems)
-    else:
-        attributes, rows = _delimited_rows(path, lines, delimiter, given, problems)
-    if given is not None and len(given) != len(attributes):
-        counts = f"attributes in the file: {len(attributes)}, names given: {len(given)}"
-        raise UsageError(f"{path}: {counts}; give one name for each attribute.")
-    table = _merge(rows, given or attributes, problems)
-    if problems:
-        raise LabelError(path, sorted(problems, key=lambda problem: problem[0]))
-    return table
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in rows),
+            y=self.y[rows],
+            tag_y=self.tag_y[rows],
+            parts=None if self.parts is None else tuple(self.parts[row] for row in rows),
+        )
 
 
 def locate_images(
@@ -119,11 +86,12 @@ def locate_images(
     """Find the pictures of a table.
 
     Absolute names are taken as they are. Others are looked for in `images_dir`; without one, in `images/`
-    beside the labels file and then in the labels file's folder, picture by picture.
+    beside the labels file (or beside the folder of JSON files) and then in the folder that this `images/` is in,
+    picture by picture.
 
     Args:
         table: a table with the names of the labels file.
-        labels_path: the labels file.
+        labels_path: the labels file, or the folder of JSON files.
         images_dir: the folder of the pictures, or `None`.
         strict: any absent picture is an error.
 
@@ -149,7 +117,7 @@ def locate_images(
         advice = "is --images right?" if most_absent else "without --strict they are left out."
         raise DataError(
             f"{labels_path}: {len(absent)} of {len(paths)} pictures are not in {' or '.join(folders)} "
-            f"({', '.join(map(_show, shown))}); {advice}"
+            f"({', '.join(map(printable, shown))}); {advice}"
         )
     name_of: dict[str, str] = {}
     for name, path in zip(table.images, paths, strict=True):
@@ -185,176 +153,59 @@ def pos_weight(y: np.ndarray) -> np.ndarray:
     return np.where(both, negatives / np.maximum(positives, 1), 1.0)
 
 
-def _read_text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}); is --labels right?") from None
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
-    try:
-        text = data.decode(encoding)
-        position = len(text.partition("\0")[0].encode(encoding)) if "\0" in text else None
-    except UnicodeDecodeError as error:
-        position = error.start
-    if position is not None:
-        where = f"byte {data[position]:#04x} at position {position}"
-        raise DataError(f"{path}: is not {encoding.upper()} text ({where}); save the labels as UTF-8 text.")
-    return text.replace("\ufeff", "")  # also amid the text, where files were joined
+def pool_rare(
+    table: LabelTable, *, min_count: int = 0, min_share: float = 0.0, rare: str = "pool", pool_name: str = "None"
+) -> tuple[LabelTable, dict[str, dict[str, int]]]:
+    """Put the rare classes of every tag together, or drop them; attributes are left alone.
 
+    Args:
+        table: labels with tags.
+        min_count: a class with fewer labels than this is rare.
+        min_share: so is one with a smaller share of the tag's known cells, between 0 and 1.
+        rare: `"pool"` makes rare classes one class, the last; `"drop"` makes their cells unknown.
+        pool_name: the name of that class. One that exists takes the rare ones in, and is not rare itself.
 
-def _choose_delimiter(line: str, format: str) -> str | None:
-    """Return what separates the fields of a file that starts with `line`; `None`: white space, no header."""
-    unquoted = re.sub(r'"[^"]*"', "", line)
-    delimiter = max(_DELIMITERS[format], key=unquoted.count, default=None)
-    if format != "auto" or delimiter is None:
-        return delimiter
-    last_field = line.strip().split(delimiter)[-1].strip().lower()
-    starts_with_row = _PICTURE.match(line) or (delimiter == "\t" and last_field in _TOKENS)
-    return None if delimiter not in unquoted or starts_with_row else delimiter
+    Returns:
+        The new table and, for every tag that changed, the rare classes and how many labels each had.
 
-
-def _whitespace_rows(
-    path: str, lines: list[str], given: tuple[str, ...] | None, problems: list[_Problem]
-) -> tuple[tuple[str, ...], list[_Row]]:
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if _has_content(line)]
-    counts = Counter(_count_labels(line) for _, line in numbered)
-    del counts[0]
-    if not counts:
-        raise DataError(
-            f"{path}: no line holds labels; expected lines like 'image_0.jpg 1 NA', or a CSV file with a header."
-        )
-    size = counts.most_common(1)[0][0] if given is None or len(given) not in counts else len(given)
-    rows: list[_Row] = []
-    for number, line in numbered:
-        picture = _PICTURE.match(line)
-        if picture and _holds_two_rows(picture[0]):
-            problems.append((number, f"'{_show(line)}' holds two rows; put each on a line of its own"))
-        elif picture:
-            rows.append((number, picture[0], line[picture.end() :].split()))
-        elif number == numbered[0][0] and not any(field.lower() in _TOKENS for field in line.split()):
-            problems.append((number, f"'{_show(line)}' looks like a header; remove it and use --names"))
-        else:
-            image, *labels = line.rsplit(maxsplit=size)
-            rows.append((number, image, labels))
-    return tuple(f"attr{column}" for column in range(1, size + 1)), rows
-
-
-def _count_labels(line: str) -> int:
-    """Count the fields after the picture's name or, where no field looks like one, the labels at the end."""
-    if picture := _PICTURE.match(line):
-        return len(line[picture.end() :].split())
-    backwards = reversed(line.split()[1:])
-    return len(list(takewhile(lambda field: field.lower() in _TOKENS, backwards)))
-
-
-def _holds_two_rows(image: str) -> bool:
-    """Tell a file name with spaces from two rows that lost their line break, `a.jpg 1 0b.jpg`."""
-    fields = image.split()
-    earlier = _PICTURE.match(" ".join(fields[:-1]))
-    return earlier is not None and fields[len(earlier[0].split())].lower() in _TOKENS
-
-
-def _delimited_rows(
-    path: str, lines: list[str], delimiter: str, given: tuple[str, ...] | None, problems: list[_Problem]
-) -> tuple[tuple[str, ...], list[_Row]]:
-    records = _records(lines, delimiter, problems)
-    number, header = next(records, (1, []))
-    if problems:  # the header itself; nothing below it can be judged
-        raise LabelError(path, problems)
-    sign = "<tab>" if delimiter == "\t" else delimiter
-    expected = f"expected a header like image{sign}attr1{sign}..."
-    if len(header) < 2:
-        raise LabelError(path, [(number, f"there are no columns of attributes; {expected}")])
-    if any("\n" in field for field in header):
-        raise LabelError(path, [(number, 'the header goes over several lines; is a quote (") missing?')])
-    if _PICTURE.match(header[0]) or (any(header[1:]) and all(text.lower() in _TOKENS for text in header[1:])):
-        raise LabelError(path, [(number, f"'{_show(sign.join(header))}' is a row of labels; {expected}")])
-    names = _one_line_each(header[1:])
-    if given is None:
-        problems.extend((number, f"header: {wrong}") for wrong in _wrong_names(names))
-    rows: list[_Row] = []
-    for number, (image, *labels) in records:
-        if not image:
-            problems.append((number, "there is no file name in the first column"))
-        elif "\n" in image:
-            problems.append((number, f"'{_show(image)}' goes over several lines; is a quote (\") missing?"))
-        else:
-            rows.append((number, image, labels))
-    if not rows and not problems:
-        raise DataError(f"{path}: there are no rows below the header.")
-    return names, rows
-
-
-def _records(lines: list[str], delimiter: str, problems: list[_Problem]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of a record's first line and its fields; a quoted field may hold line breaks."""
-    position = 0
-    while position < len(lines):
-        start = position
-        position += 1
-        if not _has_content(lines[start]):
+    Raises:
+        UsageError: `rare` is neither of the two.
+        DataError: a tag is left with fewer than 2 classes.
+    """
+    if rare not in ("pool", "drop"):
+        raise UsageError(f"{rare!r} is nothing to do with rare classes; choose pool or drop.")
+    tags, tag_y = list(table.tags), table.tag_y.copy()
+    taken: dict[str, dict[str, int]] = {}
+    for column, tag in enumerate(table.tags):
+        rare_classes = _rare_classes(tag, tag_y[:, column], min_count, min_share, pool_name if rare == "pool" else None)
+        if not rare_classes:
             continue
-        # One reader per record: comments are told only between records, and a bad record costs one line.
-        rest = (lines[index] + "\n" for index in range(start, len(lines)))
-        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True)
-        try:
-            fields = [field.strip() for field in next(reader)]
-        except csv.Error as error:
-            problems.append((start + 1, f"the line cannot be split into fields ({error}); check its quotes"))
-            continue
-        position = start + reader.line_num
-        if any(fields):
-            yield start + 1, fields
+        taken[tag.name] = rare_classes
+        kept = [name for name in tag.classes if name not in rare_classes]
+        if rare == "pool" and (pool_name in kept or any(rare_classes.values())):
+            kept = [*(name for name in kept if name != pool_name), pool_name]
+        if len(kept) < 2:
+            raise DataError(
+                f"Tag {printable(tag.name)}: {len(kept)} of {len(tag.classes)} classes would be left, because a class "
+                f"needs {min_count} labels and {min_share:.3g} of all; ask for less, or leave the tag out."
+            )
+        number_of = {name: number for number, name in enumerate(kept)}
+        pool = number_of.get(pool_name, UNKNOWN) if rare == "pool" else UNKNOWN
+        renumbered = [number_of.get(name, pool) for name in tag.classes]
+        tag_y[:, column] = np.array([*renumbered, UNKNOWN])[tag_y[:, column]]  # -1 finds the last
+        tags[column] = Tag(tag.name, tuple(kept))
+    return replace(table, tags=tuple(tags), tag_y=tag_y), taken
 
 
-def _merge(rows: list[_Row], names: tuple[str, ...], problems: list[_Problem]) -> LabelTable:
-    """Turn spellings into numbers and the rows of one picture into one row."""
-    images: dict[str, str] = {}
-    said: dict[str, list[int]] = {}  # per cell the line that says so: +line present, -line absent, 0 nobody
-    repeated = 0
-    for line, image, texts in rows:
-        shown = _show(image)
-        if len(texts) != len(names):
-            problems.append((line, f"{shown}: labels found: {len(texts)}, expected: {len(names)}"))
-            continue
-        key = posixpath.normpath(image)
-        repeated += key in said
-        images.setdefault(key, image)
-        cells = said.setdefault(key, [0] * len(names))
-        for column, text in enumerate(texts):
-            value, before, wrong = _TOKENS.get(text.lower()), cells[column], ""
-            says = line if value == 1 else -line
-            if value is None:
-                wrong = f"is '{_show(text)}'; expected 1, 0 or NA"
-            elif value != UNKNOWN and before * says < 0:
-                wrong = f"is {value}, but line {abs(before)} says {1 - value}"
-            elif value != UNKNOWN:
-                cells[column] = before or says
-            if wrong:
-                problems.append((line, f"{shown}: {_show(names[column])} {wrong}"))
-    notes = (f"Repeated rows merged into the first row of their picture: {repeated}.",) if repeated else ()
-    lines = np.array(list(said.values())).reshape(-1, len(names))
-    y = np.where(lines == 0, UNKNOWN, lines > 0).astype(np.int8)
-    return LabelTable(tuple(images.values()), y, names, notes)
+def _rare_classes(tag: Tag, labels: np.ndarray, min_count: int, min_share: float, exempt: str | None) -> dict[str, int]:
+    counts = np.bincount(labels[labels != UNKNOWN], minlength=len(tag.classes))
+    # Divided rather than multiplied: 0.07 × 100 is above 7, but 7 / 100 is 0.07 to the last bit.
+    is_rare = (counts < min_count) | (counts / max(counts.sum(), 1) < min_share)
+    classes = zip(tag.classes, counts.tolist(), is_rare, strict=True)
+    return {name: count for name, count, rare in classes if rare and name != exempt}
 
 
-def _wrong_names(names: tuple[str, ...]) -> list[str]:
-    wrong = [f"attribute {column} has no name" for column, name in enumerate(names, start=1) if not name]
-    repeated = [name for name, count in Counter(names).items() if name and count > 1]
-    return wrong + [f"'{_show(name)}' is there more than once" for name in repeated]
-
-
-def _has_content(line: str) -> bool:
-    stripped = line.strip()
-    return bool(stripped) and not stripped.startswith("#")
-
-
-def _one_line_each(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(" ".join(name.split()) for name in names)
-
-
-def _show(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` fit for one line of a message: cut when very long, odd characters escaped."""
     cut = text if len(text) <= 100 else text[:100] + "..."
     return cut if cut.isprintable() else repr(cut)[1:-1]

@@ -97,7 +97,7 @@ def cell_losses(y_true: Any, y_pred: Any, pos_weight: PosWeight = None, from_log
     Raises:
         ValueError: If the shapes do not match or `pos_weight` is not positive.
     """
-    y_true, y_pred = _of_one_shape(y_true, y_pred)
+    y_true, y_pred = of_one_shape(y_true, y_pred)
     advice = "attributes (its last axis); give one number, or one for each attribute."
     weight = _weight_tensor("pos_weight", plain_pos_weight(pos_weight), y_pred, advice)
     # Unknown cells are replaced before the mathematics and zeroed after it: with the second `where` alone,
@@ -169,6 +169,10 @@ class MaskedBCE(keras.losses.Loss):
         self.pos_weight = plain_pos_weight(pos_weight)
         self.from_logits = from_logits
         self.coverage = None if coverage is None else float(coverage)
+
+    def cells(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns the loss of every cell and whether it is known: `cell_losses` with this loss's arguments."""
+        return cell_losses(y_true, y_pred, self.pos_weight, self.from_logits)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the values per sample, `(batch,)`."""
@@ -299,7 +303,7 @@ def class_cell_losses(
         ValueError: If the shapes do not match, or `class_weight` or `label_smoothing` cannot be used.
     """
     _check_label_smoothing(label_smoothing)
-    y_true, y_pred = _labels_and_classes(y_true, y_pred)
+    y_true, y_pred = labels_and_classes(y_true, y_pred)
     advice = "classes (its last axis); give one for each class."
     weight = _weight_tensor("class_weight", plain_class_weight(class_weight), y_pred, advice)
     # Before the mathematics and after it, as in `cell_losses`.
@@ -382,6 +386,10 @@ class MaskedSparseCategoricalCrossentropy(keras.losses.Loss):
         self.from_logits = from_logits
         self.coverage = None if coverage is None else float(coverage)
 
+    def cells(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns the loss of every cell and whether it is known: `class_cell_losses` with this loss's arguments."""
+        return class_cell_losses(y_true, y_pred, self.class_weight, self.label_smoothing, self.from_logits)
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the values per sample, `(batch,)`."""
         return masked_sparse_categorical_crossentropy(
@@ -463,8 +471,19 @@ def _may_be_equal(shape: Sequence[int | None], other: Sequence[int | None]) -> b
     return len(shape) == len(other) and all(a == b or a is None or b is None for a, b in zip(shape, other, strict=True))
 
 
-def _of_one_shape(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Both as float tensors of one shape, `(batch, ..., K)`; broadcasting would hide mistakes."""
+def of_one_shape(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Makes labels and predictions of attributes float tensors of one shape; broadcasting would hide mistakes.
+
+    Args:
+        y_true: Labels, as in `masked_bce`.
+        y_pred: Predictions, as in `masked_bce`.
+
+    Returns:
+        `(y_true, y_pred)`, both of shape `(batch, ..., K)`: float64 if `y_pred` is, otherwise float32.
+
+    Raises:
+        ValueError: If the shapes do not match.
+    """
     y_true, y_pred = _as_floats(y_true, y_pred)
     shapes = tuple(y_true.shape), tuple(y_pred.shape)
     # Keras squeezes `(batch, 1)` to `(batch,)` in some places, for one of the two or for both.
@@ -477,8 +496,20 @@ def _of_one_shape(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     return y_true, y_pred
 
 
-def _labels_and_classes(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Both as float tensors, `(batch, ..., 1)` and `(batch, ..., C)`."""
+def labels_and_classes(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Makes labels and predictions of a tag float tensors of the same number of axes.
+
+    Args:
+        y_true: Labels, as in `masked_sparse_categorical_crossentropy`.
+        y_pred: Predictions, as in `masked_sparse_categorical_crossentropy`.
+
+    Returns:
+        `(y_true, y_pred)` of shape `(batch, ..., 1)` and `(batch, ..., C)`: float64 if `y_pred` is, otherwise
+        float32.
+
+    Raises:
+        ValueError: If the shapes do not match, or there are fewer than 2 classes.
+    """
     y_true, y_pred = _as_floats(y_true, y_pred)
     shapes = tuple(y_true.shape), tuple(y_pred.shape)
     if len(y_true.shape) < len(y_pred.shape):

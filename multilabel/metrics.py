@@ -1,8 +1,9 @@
-"""Scores of one attribute on its known cells: values, bootstrap intervals, chance levels.
+"""Scores of one attribute or one tag on its known cells: values, bootstrap intervals, chance levels.
 
-Everything is computed from how many positives and negatives there are on each level, the levels being the
-distinct probabilities from high to low. The measured scores and those of each bootstrap draw are the same
-formulas on different counts, and equal probabilities need no special case.
+Everything is computed from counts, so the measured scores and those of each bootstrap draw are the same formulas
+on different counts. For an attribute it is how many positives and negatives there are on each level, the levels
+being the distinct probabilities from high to low; equal probabilities need no special case. For a tag it is the
+confusion matrix: how many cells of each class were called which class.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from .errors import DataError
 from .labels import UNKNOWN
 
 SCORES = ("precision", "recall", "f1", "average_precision", "roc_auc")
+CLASS_SCORES = ("accuracy", "macro_f1", "top3_accuracy")
 
 # Largest number of drawn cells held at once: a handful of arrays of 8 MB each, whatever the number of draws.
 _CELLS_AT_ONCE = 1_000_000
+
+_NOT_NUMBERS = "Some probabilities are not numbers (NaN): train again with a smaller learning rate."
 
 
 def scores(y: NDArray, p: NDArray, threshold: float, *, beta: float = 1.0) -> dict[str, float]:
@@ -81,11 +85,7 @@ def bootstrap(
         positives = _resample(rng, level[positive], rows, len(levels))
         negatives = _resample(rng, level[~positive], rows, len(levels))
         chunks.append(scores_of_counts(positives, negatives, present, beta))
-    intervals = {}
-    for name in SCORES:
-        low, high = np.percentile(np.concatenate([chunk[name] for chunk in chunks]), [2.5, 97.5])
-        intervals[name] = (float(low), float(high))
-    return intervals
+    return {name: _interval(np.concatenate([chunk[name] for chunk in chunks])) for name in SCORES}
 
 
 def chance_levels(y: NDArray, present: NDArray, *, beta: float = 1.0) -> dict[str, float]:
@@ -136,7 +136,7 @@ def known_cells(y: NDArray, p: NDArray) -> tuple[NDArray[np.bool_], NDArray]:
     known = y != UNKNOWN
     of_known = p[known]
     if np.isnan(of_known).any():
-        raise DataError("Some probabilities are not numbers (NaN): train again with a smaller learning rate.")
+        raise DataError(_NOT_NUMBERS)
     return y[known] == 1, of_known
 
 
@@ -173,6 +173,194 @@ def scores_of_counts(
         "average_precision": _divide(np.einsum("sl,sl->s", positives, _divide(true, called)), all_positives),
         "roc_auc": np.where(pairs > 0, _divide(area, pairs), np.nan),
     }
+
+
+def class_scores(y: NDArray, p: NDArray) -> dict[str, float]:
+    """Accuracy, macro F1 and top-3 accuracy of one tag.
+
+    * accuracy: share of the cells whose most likely class is the true one;
+    * macro F1: mean F1 of the classes that occur among the known labels, each counting the same;
+    * top-3 accuracy: share of the cells whose true class is among the three most likely ones.
+
+    Of classes with the same probability the one with the lower index counts as more likely.
+
+    Args:
+        y: labels of one tag, shape (n,): class index or -1 (unknown; such cells are left out).
+        p: probabilities, shape (n, classes).
+
+    Returns:
+        One value for each name in `CLASS_SCORES`; NaN without a known cell.
+
+    Raises:
+        DataError: shapes differ, an index is not one of a class, or a probability of a known cell is NaN.
+    """
+    truth, probabilities = known_classes(y, p)
+    if not len(truth):
+        return dict.fromkeys(CLASS_SCORES, float("nan"))
+    support, hits, calls = _class_counts(truth, probabilities)
+    occurring = support > 0
+    return {
+        "accuracy": float(hits.sum() / len(truth)),
+        "macro_f1": float(_class_f1(hits, calls, support)[occurring].mean()),
+        "top3_accuracy": float(_in_top3(truth, probabilities).mean()),
+    }
+
+
+def per_class(y: NDArray, p: NDArray) -> dict[str, NDArray]:
+    """Precision, recall and F1 of each class of one tag.
+
+    Args:
+        y: labels of one tag, shape (n,): class index or -1 (unknown; such cells are left out).
+        p: probabilities, shape (n, classes).
+
+    Returns:
+        `"support"` (number of known labels), `"precision"`, `"recall"` and `"f1"`, each of shape (classes,). As in
+        scikit-learn a quotient 0/0 is 0.0.
+
+    Raises:
+        DataError: shapes differ, an index is not one of a class, or a probability of a known cell is NaN.
+    """
+    support, hits, calls = _class_counts(*known_classes(y, p))
+    return {
+        "support": support,
+        "precision": _divide(hits, calls),
+        "recall": _divide(hits, support),
+        "f1": _class_f1(hits, calls, support),
+    }
+
+
+def class_bootstrap(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95% intervals of the scores of one tag, by the stratified percentile bootstrap.
+
+    Each draw resamples the known cells of each true class with replacement (Efron and Tibshirani 1993, An
+    Introduction to the Bootstrap, ch. 13). What n cells of a class are called is then a multinomial draw of n from
+    the class's row of the confusion matrix, and how many of them are among the top 3 a binomial one, so no cell
+    needs to be touched. An interval from classes with a handful of cells is too narrow: a draw can only repeat them.
+
+    Args:
+        y: labels of one tag, shape (n,): class index or -1 (unknown; such cells are left out).
+        p: probabilities, shape (n, classes).
+        draws: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        (low, high) for each name in `CLASS_SCORES`; NaN where fewer than two classes occur.
+
+    Raises:
+        DataError: shapes differ, an index is not one of a class, or a probability of a known cell is NaN.
+    """
+    truth, probabilities = known_classes(y, p)
+    classes = p.shape[1]
+    confusion = _confusion(truth, probabilities)
+    occurring = np.flatnonzero(confusion.any(axis=1))
+    if len(occurring) < 2:
+        return dict.fromkeys(CLASS_SCORES, (float("nan"), float("nan")))
+    support = confusion[occurring].sum(axis=1)
+    shares = confusion[occurring] / support[:, None]
+    in_top3 = np.bincount(truth[_in_top3(truth, probabilities)], minlength=classes)[occurring]
+    rng = np.random.default_rng(seed)
+    top3_hits = rng.binomial(support, in_top3 / support, size=(draws, len(occurring)))
+    at_once = max(1, _CELLS_AT_ONCE // shares.size)
+    all_hits, all_calls = [], []
+    for start in range(0, draws, at_once):
+        counts = rng.multinomial(support, shares, size=(min(at_once, draws - start), len(occurring)))
+        all_hits.append(counts[:, np.arange(len(occurring)), occurring])
+        all_calls.append(counts.sum(axis=1)[:, occurring])
+    hits, calls = np.concatenate(all_hits), np.concatenate(all_calls)
+    samples = {
+        "accuracy": hits.sum(axis=1) / len(truth),
+        "macro_f1": _class_f1(hits, calls, support).mean(axis=1),
+        "top3_accuracy": top3_hits.sum(axis=1) / len(truth),
+    }
+    return {name: _interval(values) for name, values in samples.items()}
+
+
+def class_chance_levels(y: NDArray, classes: int) -> dict[str, float]:
+    """What a model that ignores the picture would score on one tag, π being the share of its most common class.
+
+    * accuracy: π, that of always saying the most common class, the best such a model can do;
+    * macro F1: 2π / (1 + π) / (classes that occur), that of always saying the most common class;
+    * top-3 accuracy: the share of the three most common classes, that of always naming these.
+
+    Args:
+        y: labels of one tag, shape (n,): class index or -1 (unknown; such cells are left out).
+        classes: number of classes of the tag.
+
+    Returns:
+        One value for each name in `CLASS_SCORES`; NaN without a known cell.
+
+    Raises:
+        DataError: an index is not one of a class.
+    """
+    truth = _class_indices(y, classes)
+    if not len(truth):
+        return dict.fromkeys(CLASS_SCORES, float("nan"))
+    support = np.sort(np.bincount(truth, minlength=classes))[::-1]
+    share = support[0] / len(truth)
+    return {
+        "accuracy": float(share),
+        "macro_f1": float(2 * share / (1 + share) / np.count_nonzero(support)),
+        "top3_accuracy": float(support[:3].sum() / len(truth)),
+    }
+
+
+def known_classes(y: NDArray, p: NDArray) -> tuple[NDArray[np.intp], NDArray]:
+    """The known cells of one tag.
+
+    Args:
+        y: labels, shape (n,): class index or -1 (unknown).
+        p: probabilities, shape (n, classes).
+
+    Returns:
+        The class index of each known cell, shape (known cells,), and its row of `p`, shape (known cells, classes).
+
+    Raises:
+        DataError: shapes differ, an index is not one of a class, or a probability of a known cell is NaN.
+    """
+    if y.ndim != 1 or p.ndim != 2 or len(y) != len(p):
+        raise DataError(
+            f"Labels of shape {y.shape} and probabilities of shape {p.shape} do not fit: give (n,) and (n, classes)."
+        )
+    truth, of_known = _class_indices(y, p.shape[1]), p[y != UNKNOWN]
+    if np.isnan(of_known).any():
+        raise DataError(_NOT_NUMBERS)
+    return truth, of_known
+
+
+def _class_indices(y: NDArray, classes: int) -> NDArray[np.intp]:
+    truth = y[y != UNKNOWN].astype(np.intp)
+    wrong = truth[(truth < 0) | (truth >= classes)]
+    if len(wrong):
+        raise DataError(f"{wrong[0]} is not the index of one of {classes} classes: give 0 to {classes - 1}, or -1.")
+    return truth
+
+
+def _confusion(truth: NDArray, p: NDArray) -> NDArray[np.intp]:
+    """How many cells of each true class (rows) were called which class (columns)."""
+    classes = p.shape[1]
+    return np.bincount(truth * classes + p.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+
+
+def _class_counts(truth: NDArray, p: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Per class, how many cells it has, how many of these were called so, and how many of all were."""
+    confusion = _confusion(truth, p)
+    return confusion.sum(axis=1), confusion.diagonal(), confusion.sum(axis=0)
+
+
+def _class_f1(hits: NDArray, calls: NDArray, support: NDArray) -> NDArray[np.float64]:
+    return _divide(2 * hits, support + calls)
+
+
+def _in_top3(truth: NDArray, p: NDArray) -> NDArray[np.bool_]:
+    """Whether fewer than three classes are more likely than the true one."""
+    of_truth = np.take_along_axis(p, truth[:, None], axis=1)
+    earlier = np.arange(p.shape[1]) < truth[:, None]
+    return np.count_nonzero((p > of_truth) | ((p == of_truth) & earlier), axis=1) < 3
+
+
+def _interval(samples: NDArray) -> tuple[float, float]:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _divide(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:

@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
 from . import __version__, report
 from . import bundle as bundles
-from .backbones import CNN, IMAGENET, NO_WEIGHTS, Backbone, build_backbone, freeze, resolve_name, thaw
-from .config import FitConfig
-from .errors import DataError, Interrupted, UsageError
-from .evaluation import Evaluation, evaluate
-from .features import Extraction, FeatureStore, check, default_cache, extract
-from .heads import LogitHead, missing_classes
-from .labels import UNKNOWN, LabelTable, locate_images, read_labels
-from .splits import split_parts
-from .thresholds import choose_thresholds
-from .training import Batches, History, Inputs, Pictures, build_models, predict_logits, train
+from .augment import Augmentation
+from .backbones import (
+    CNN,
+    EMBEDDED,
+    IMAGENET,
+    NO_WEIGHTS,
+    Backbone,
+    build_backbone,
+    freeze,
+    resolve_name,
+    resolve_precision,
+    thaw,
+)
+from .checkpoints import Checkpoint
+from .config import DEFAULT_BACKBONE, CnnShape, FitConfig
+from .dataset import Dataset, Labels, count, labels_digest, read_dataset, read_table, split_dataset
+from .errors import Interrupted, UsageError
+from .evaluation import Evaluation, evaluate, evaluate_tag
+from .heads import Head, SoftmaxHead, heads_for, missing_classes, missing_tag_classes
+from .labels import LabelTable
+from .tables import HeldOut, predictions_table, write_tables
+from .thresholds import Threshold, choose_thresholds
+from .training import (
+    Batches,
+    History,
+    Phase,
+    build_models,
+    distribution,
+    pick_views,
+    predict_logits,
+    train,
+)
 
-_NAMED = 20  # so many pictures that are left out are named in the terminal
+_NOT_OF_THE_TRAINING = ("out", "run_name", "cache", "tensorboard", "resume")  # settings that change no number of it
 _log = logging.getLogger("multilabel")
 
 
@@ -55,36 +76,14 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class _Data:
-    """The pictures that can be used, row by row: `table`, `names` in the labels file, `digests`; and those left out."""
-
-    table: LabelTable
-    names: list[str]
-    digests: list[bytes]
-    skipped: list[tuple[str, str]]
-    inputs: Inputs
-    computed: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Fitted:
-    """What training on a split gave; `trained` is `model` or, on stored features, its head alone."""
+    """What training on a split gave; `trained` is `model` or, on stored features, its heads alone."""
 
-    head: LogitHead
+    heads: tuple[Head, ...]
     model: keras.Model
     trained: keras.Model
     history: History
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of the pictures that was held out: which rows, and their probabilities."""
-
-    name: str
-    rows: np.ndarray
-    p: np.ndarray
 
 
 def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
@@ -101,240 +100,293 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     """
     config = _resolved(config)
     bundles.check_out(config.out)
-    table, names, absent = _read_table(config)
+    labels = read_table(config)
     keras.utils.set_random_seed(config.seed)
-    backbone = build_backbone(config.backbone, str(config.weights), config.image_size)
-    data = _read_pictures(config, table, names, absent, backbone, progress)
-
-    y = data.table.y
-    training, validation, test = split_parts(
-        y, config.val_share, config.test_share, groups=data.digests, seed=config.seed
-    )
-    _describe_parts(len(training), len(validation), len(test))
-    fitted = _train(config, backbone, data, training, validation, progress)
+    backbone = _build_backbone(config)
+    data = read_dataset(config, labels, backbone, progress)
+    training, validation, test = split_dataset(config, data)
+    checkpoint = _checkpoint(config, data, backbone) if config.trains_backbone else None
+    fitted = _train(config, backbone, data, training, validation, checkpoint, progress)
     held_out = [
-        _Part(name, rows, _probabilities(config, fitted, data, rows))
+        HeldOut(name, rows, _probabilities(config, fitted, data, rows))
         for name, rows in (("validation", validation), ("test", test))
         if len(rows)
     ]
-    thresholds = choose_thresholds(y[validation], held_out[0].p, config.beta)
-    evaluations = tuple(
-        evaluate(
-            y[part.rows],
-            part.p,
-            data.table.names,
-            thresholds,
-            part=f"{part.name} part",
-            thresholds_tuned_here=part.name == "validation",
-            seed=config.seed,
-        )
-        for part in held_out
-    )
+    thresholds = _thresholds(config, data.table, held_out[0])
+    evaluations = tuple(_evaluate(config, fitted.heads, data.table, part, thresholds) for part in held_out)
     parts = {"training": len(training), **{part.name: len(part.rows) for part in held_out}}
     bundle = bundles.Bundle(
         config.run_name or config.out.absolute().name,
         backbone,
-        (fitted.head,),
+        fitted.heads,
         tuple(thresholds),
         fitted.model,
-        _provenance(config, data, parts),
+        _provenance(config, labels, data, parts),
     )
     with bundles.writing(config.out) as folder:
         bundles.save(bundle, folder)
-        _write_tables(folder, evaluations, data, fitted.history, held_out)
+        predictions = predictions_table(data.table, data.names, fitted.heads, held_out)
+        write_tables(folder, evaluations, fitted.history, predictions, data.skipped)
         report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png")
+    if checkpoint is not None:
+        checkpoint.clear()
     return FitResult(config.out, evaluations, fitted.history, data.computed, data.seconds, fitted.seconds)
 
 
 def _resolved(config: FitConfig) -> FitConfig:
-    """The configuration with the backbone's own name and the weights that are meant.
+    """The configuration with the backbone's own name, and the weights and the precision that are meant.
 
     Raises:
         UsageError: if the parts of the configuration contradict each other.
     """
-    name = resolve_name(config.backbone)
-    weights = config.weights
-    if weights is None and name == CNN:
-        if not config.train_backbone:
-            raise UsageError(
-                f"--backbone {CNN} comes without pretrained weights: "
-                "train it (--train-backbone), or pass its weights (--weights FILE)."
-            )
-        weights = NO_WEIGHTS
-    if weights == NO_WEIGHTS and not config.train_backbone:
-        _log.warning("The backbone is frozen with random weights: good for trying things out, and for nothing else.")
     out = config.out.absolute()
     for option, path in (("--labels", config.labels), ("--images", config.images), ("--cache", config.cache)):
         if path is not None and out in (path.absolute(), *path.absolute().parents):
             raise UsageError(
                 f"{option} {path} lies inside --out {config.out}, which is replaced; choose another --out."
             )
-    return replace(config, backbone=name, weights=weights or IMAGENET)
+    if config.tensorboard is not None and find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard needs another package; install it with `pip install multilabel[tensorboard]`.")
+    config = replace(config, precision=resolve_precision(config.precision))
+    if config.weights is not None and Path(config.weights).is_dir():
+        return config  # a bundle, which knows its own backbone
+    name = resolve_name(config.backbone or DEFAULT_BACKBONE)
+    weights = config.weights or IMAGENET
+    if config.weights is None and name == CNN:
+        own_shape = config.cnn != CnnShape()
+        weights = NO_WEIGHTS if config.train_backbone or own_shape else EMBEDDED
+        if own_shape and not config.train_backbone:
+            raise UsageError(
+                f"--backbone {CNN} has pretrained weights only in its default shape: train it (--train-backbone), "
+                "or pass its weights (--weights FILE)."
+            )
+    if weights == NO_WEIGHTS and not config.train_backbone:
+        _log.warning("The backbone is frozen with random weights: good for trying things out, and for nothing else.")
+    return replace(config, backbone=name, weights=weights)
 
 
-def _read_table(config: FitConfig) -> tuple[LabelTable, list[str], list[str]]:
-    """The labels whose picture files are there, the pictures' names in the labels file, and the absent names."""
-    named = read_labels(config.labels, format=config.format, names=config.names)
-    table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
-    for note in named.notes:
-        _log.info(note)
-    known = int((table.y != UNKNOWN).sum())
-    _log.info(
-        f"{config.labels}: {_count(len(table.images), 'picture')}, {_count(len(table.names), 'attribute')}, "
-        f"{known:,} of {table.y.size:,} labels known ({known / table.y.size:.0%})."
-    )
-    _warn_left_out("the file is absent", absent)
-    unlabelled = [name for name, column in zip(table.names, table.y.T, strict=True) if (column == UNKNOWN).all()]
-    if unlabelled:
-        raise DataError(
-            f"{config.labels}: no picture has a known label for {', '.join(unlabelled)}; label some, or leave it out."
+def _build_backbone(config: FitConfig) -> Backbone:
+    weights = str(config.weights)
+    if not Path(weights).is_dir():
+        shape = config.cnn if config.backbone == CNN else None
+        return build_backbone(str(config.backbone), weights, config.image_size, cnn=shape)
+    backbone = bundles.load_backbone(weights, config.image_size)
+    if config.backbone is not None and resolve_name(config.backbone) != backbone.name:
+        raise UsageError(
+            f"--backbone {config.backbone}: the bundle {weights} has a {backbone.name}; leave out --backbone."
         )
-    gone = set(absent)
-    return table, [name for name in named.images if name not in gone], list(absent)
+    return backbone
 
 
-def _read_pictures(
-    config: FitConfig, table: LabelTable, names: list[str], absent: list[str], backbone: Backbone, progress: bool
-) -> _Data:
-    """Reads every picture; with a frozen backbone, once for all as its feature."""
-    started = time.perf_counter()
-    if config.train_backbone:
-        extraction = check(table.images, backbone.image_size, progress=progress)
-        rows, digests = _readable(table, extraction)
-        inputs: Inputs = Pictures([table.images[row] for row in rows], backbone.image_size)
-    else:
-        with FeatureStore(config.cache or default_cache(), backbone) as store:
-            extraction = extract(backbone, table.images, store, progress=progress)
-            rows, digests = _readable(table, extraction)
-            inputs = store.load(digests)
-    seconds = time.perf_counter() - started
-    if not config.train_backbone:
-        stored = len(set(digests)) - extraction.computed
-        copies = len(digests) - len(set(digests))
-        same = f", {copies:,} identical to others" if copies else ""
-        _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already{same} ({seconds:.1f} s).")
-    broken = [name for name, digest in zip(names, extraction.digests, strict=True) if digest is None]
-    reasons = [error.reason for error in extraction.errors]
-    _warn_left_out("it cannot be read", [f"{name} ({why})" for name, why in zip(broken, reasons, strict=True)])
-    skipped = [(name, "no such file") for name in absent] + list(zip(broken, reasons, strict=True))
-    return _Data(table.take(rows), [names[row] for row in rows], digests, skipped, inputs, extraction.computed, seconds)
-
-
-def _warn_left_out(why: str, names: Sequence[str]) -> None:
-    if not names:
-        return
-    more = f" and {len(names) - _NAMED:,} more, which skipped.csv in the bundle lists" if len(names) > _NAMED else ""
-    _log.warning(f"Left out, because {why} ({_count(len(names), 'picture')}): {', '.join(names[:_NAMED])}{more}.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], list[bytes]]:
-    pairs = [(row, digest) for row, digest in enumerate(extraction.digests) if digest is not None]
-    if not pairs:
-        raise DataError(f"none of the {len(table.images)} pictures can be read; the first: {extraction.errors[0]}")
-    return [row for row, _ in pairs], [digest for _, digest in pairs]
-
-
-def _describe_parts(training: int, validation: int, test: int) -> None:
-    tested = f"; test part: {test:,}" if test else ""
-    _log.info(f"Training part: {_count(training, 'picture')}; validation part: {validation:,}{tested}.")
+def _checkpoint(config: FitConfig, data: Dataset, backbone: Backbone) -> Checkpoint:
+    folder = config.out.with_name(f"{config.out.absolute().name}.checkpoint")
+    settings = {name: value for name, value in _settings(config).items() if name not in _NOT_OF_THE_TRAINING}
+    settings["the labels"] = labels_digest(data)
+    settings["the pictures"] = hashlib.sha256(b"".join(data.digests)).hexdigest()
+    settings["the backbone's first weights"] = backbone.fingerprint()
+    checkpoint = Checkpoint(folder, settings, resume=config.resume)
+    if config.resume and not checkpoint.epoch:
+        _log.info(f"Nothing to resume in {folder}: training starts from the beginning.")
+    if checkpoint.found and not config.resume:
+        _log.warning(f"{folder} holds an interrupted training, which this one replaces; --resume would continue it.")
+    return checkpoint
 
 
 def _train(
     config: FitConfig,
     backbone: Backbone,
-    data: _Data,
+    data: Dataset,
     training: np.ndarray,
     validation: np.ndarray,
+    checkpoint: Checkpoint | None,
     progress: bool,
 ) -> _Fitted:
-    y = data.table.y
-    head = LogitHead.for_labels(data.table.names, y[training])
-    for label, names in zip("10", missing_classes(data.table.names, y[training]), strict=True):
-        for name in names:
-            _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
-    keras.utils.set_random_seed(config.seed)  # again, so that the head does not depend on what happened before
-    heads_model, model = build_models(backbone, [head])
-    trained = model if config.train_backbone else heads_model
-    (thaw if config.train_backbone else freeze)(backbone)
-    targets = {head.name: y}
-    batches = Batches(data.inputs, targets, training, config.batch_size, config.seed)
-    held_out = Batches(data.inputs, targets, validation, config.batch_size)
+    """Both phases, as far as they are wanted."""
+    heads = heads_for(
+        data.table,
+        training,
+        class_weight=config.class_weight,
+        label_smoothing=config.label_smoothing,
+        weights=config.loss_weights,
+    )
+    _warn_of_missing_classes(heads, data.table, training)
+    keras.utils.set_random_seed(config.seed)  # again, so that the heads do not depend on what happened before
+    heads_model, model = build_models(backbone, heads)
+    started = time.perf_counter()
+    history = None
+    trained = heads_model
+    if not config.train_backbone:
+        phase = Phase(config.epochs[0], config.lr[0], config.patience[0], config.monitor)
+        history = _train_heads(config, heads_model, heads, data, training, validation, phase, progress)
+    if checkpoint is not None:
+        trained = model
+        number = 0 if config.train_backbone else 1
+        phase = Phase(
+            config.epochs[number],
+            config.lr[number],
+            config.patience[number],
+            config.monitor,
+            config.schedule,
+            config.warmup,
+            config.ema,
+            scale_loss=config.precision == "float16",
+        )
+        later = _train_all(config, backbone, model, heads, data, training, validation, phase, checkpoint, progress)
+        history = history.then(later) if history else later
+    assert history is not None
+    return _Fitted(heads, model, trained, history, time.perf_counter() - started)
+
+
+def _train_heads(
+    config: FitConfig,
+    model: keras.Model,
+    heads: Sequence[Head],
+    data: Dataset,
+    training: np.ndarray,
+    validation: np.ndarray,
+    phase: Phase,
+    progress: bool,
+) -> History:
+    """The first phase: the heads alone, on stored features."""
+    assert data.features is not None
+    targets = {head.name: head.targets(data.table) for head in heads}
+    pick = pick_views if config.views > 1 else None
+    batches = Batches(data.features, targets, training, config.batch_size, config.seed, pick)
+    held_out = Batches(data.inputs(model), targets, validation, config.batch_size)
     started = time.perf_counter()
     try:
         history = train(
-            trained,
-            [head],
-            batches,
-            held_out,
-            epochs=config.epochs,
-            lr=config.lr,
-            patience=config.patience,
-            progress=progress,
+            model, heads, batches, held_out, phase, tensorboard=_log_folder(config, "heads"), progress=progress
         )
     except Interrupted as stop:
-        kept = "" if config.train_backbone else " The features are kept, so the same command is quick to train again."
-        raise Interrupted(f"{stop}{kept}") from None
-    seconds = time.perf_counter() - started
+        raise Interrupted(f"{stop} The features are kept, so the same command is quick to train again.") from None
+    _describe_training("heads", history, phase, time.perf_counter() - started)
+    return history
+
+
+def _train_all(
+    config: FitConfig,
+    backbone: Backbone,
+    model: keras.Model,
+    heads: Sequence[Head],
+    data: Dataset,
+    training: np.ndarray,
+    validation: np.ndarray,
+    phase: Phase,
+    checkpoint: Checkpoint,
+    progress: bool,
+) -> History:
+    """The phase that trains the backbone, too: on pictures, augmented if wanted.
+
+    With several GPUs, or in half precision, a twin of the model is trained, and its weights are taken over: what is
+    measured, kept and used later computes in float32, on one device.
+    """
+    targets = {head.name: head.targets(data.table) for head in heads}
+    augment = None if config.augment == "none" else Augmentation(config.augment, backbone.image_size)
+    batches = Batches(data.pictures, targets, training, config.batch_size, config.seed, augment)
+    held_out = Batches(data.pictures, targets, validation, config.batch_size)
+    started = time.perf_counter()
+    with distribution() as strategy:
+        twin, twin_model = backbone, model
+        if strategy is not None or config.precision != "float32":
+            network = build_backbone(
+                backbone.name, NO_WEIGHTS, backbone.image_size, cnn=backbone.cnn, precision=config.precision
+            )
+            twin = replace(network, weights=backbone.weights)
+            _, twin_model = build_models(twin, heads)
+            freeze(twin)  # as the model's backbone is: the order of the weights depends on it
+            freeze(backbone)
+            twin_model.set_weights(model.get_weights())
+        thaw(twin, config.fine_tune if isinstance(config.fine_tune, int) else None)
+        try:
+            history = train(
+                twin_model,
+                heads,
+                batches,
+                held_out,
+                phase,
+                checkpoint=checkpoint,
+                tensorboard=_log_folder(config, "backbone"),
+                progress=progress,
+            )
+        except Interrupted as stop:
+            kept = " The same command with --resume continues." if checkpoint.epoch else ""
+            raise Interrupted(f"{stop}{kept}") from None
+        freeze(twin)
+        if twin is not backbone:
+            model.set_weights(twin_model.get_weights())
+    _describe_training("heads and backbone", history, phase, time.perf_counter() - started)
+    return history
+
+
+def _log_folder(config: FitConfig, phase: str) -> Path | None:
+    return None if config.tensorboard is None else config.tensorboard / phase
+
+
+def _describe_training(what: str, history: History, phase: Phase, seconds: float) -> None:
+    direction = "lowest validation loss" if phase.monitor == "loss" else "highest validation accuracy"
     _log.info(
-        f"Trained for {_count(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
-        f"kept the weights of epoch {history.best_epoch}, the one with the lowest validation loss."
+        f"Trained {what} for {count(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
+        f"kept the weights of epoch {history.best_epoch}, the one with the {direction}."
     )
-    freeze(backbone)
-    return _Fitted(head, model, trained, history, seconds)
 
 
-def _probabilities(config: FitConfig, fitted: _Fitted, data: _Data, rows: np.ndarray) -> np.ndarray:
-    head = fitted.head
-    batches = Batches(data.inputs, {head.name: data.table.y}, rows, config.batch_size)
-    return head.to_probs(predict_logits(fitted.trained, batches)[head.name])
+def _warn_of_missing_classes(heads: Sequence[Head], table: LabelTable, training: np.ndarray) -> None:
+    for head in heads:
+        labels = head.targets(table)[training]
+        if isinstance(head, SoftmaxHead):
+            if missing := missing_tag_classes(head, labels):
+                _log.warning(f"{head.tag}: no picture of the training part shows {', '.join(missing)}.")
+            continue
+        for label, names in zip("10", missing_classes(head.attributes, labels), strict=True):
+            for name in names:
+                _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
 
 
-def _write_tables(
-    folder: Path, evaluations: Sequence[Evaluation], data: _Data, history: History, held_out: Sequence[_Part]
-) -> None:
-    metrics = {"parts": [evaluation.to_json() for evaluation in evaluations]}
-    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    predictions = pd.concat([_predictions_table(data, part) for part in held_out])
-    predictions.to_csv(folder / "predictions.csv", index=False)
-    _history_table(history).to_csv(folder / "history.csv", index=False)
-    pd.DataFrame(data.skipped, columns=["image", "reason"]).to_csv(folder / "skipped.csv", index=False)
+def _probabilities(config: FitConfig, fitted: _Fitted, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+    batches = Batches(data.inputs(fitted.trained), {}, rows, config.batch_size)
+    logits = predict_logits(fitted.trained, batches)
+    return {head.name: head.to_probs(logits[head.name]) for head in fitted.heads}
 
 
-def _predictions_table(data: _Data, part: _Part) -> pd.DataFrame:
-    """One row per picture of the part: its labels (blank: unknown), then its probabilities."""
-    table = pd.DataFrame({"image": [data.names[row] for row in part.rows], "part": part.name})
-    for name, labels in zip(data.table.names, data.table.y[part.rows].T, strict=True):
-        table[f"{name}_label"] = pd.arrays.IntegerArray(labels.copy(), labels == UNKNOWN)
-    for name, probabilities in zip(data.table.names, part.p.T, strict=True):
-        table[f"{name}_probability"] = probabilities
-    return table
+def _thresholds(config: FitConfig, table: LabelTable, part: HeldOut) -> list[Threshold]:
+    if not table.names:
+        return []
+    return choose_thresholds(table.y[part.rows], part.p["attributes"], config.beta)
 
 
-def _history_table(history: History) -> pd.DataFrame:
-    """One row per iteration; the last of each epoch also holds the epoch's validation loss."""
-    table = pd.DataFrame({"iteration_number": range(1, len(history.training_loss) + 1)})
-    table["epoch"] = np.searchsorted(history.epoch_ends, table["iteration_number"]) + 1
-    table["training_loss"] = history.training_loss
-    table["validation_loss"] = table["iteration_number"].map(
-        dict(zip(history.epoch_ends, history.validation_loss, strict=True))
+def _evaluate(
+    config: FitConfig, heads: Sequence[Head], table: LabelTable, part: HeldOut, thresholds: Sequence[Threshold]
+) -> Evaluation:
+    y = table.y[part.rows]
+    tags = [
+        evaluate_tag(head.targets(table)[part.rows], part.p[head.name], head.tag, head.classes, seed=config.seed)
+        for head in heads
+        if isinstance(head, SoftmaxHead)
+    ]
+    return evaluate(
+        y,
+        part.p.get("attributes", np.empty(y.shape)),
+        table.names,
+        thresholds,
+        tags=tags,
+        part=f"{part.name} part",
+        thresholds_tuned_here=part.name == "validation",
+        seed=config.seed,
     )
-    return table
 
 
-def _provenance(config: FitConfig, data: _Data, parts: dict[str, int]) -> dict[str, Any]:
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+def _settings(config: FitConfig) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+
+
+def _provenance(config: FitConfig, labels: Labels, data: Dataset, parts: dict[str, int]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()},
-        "labels_sha256": hashlib.sha256(
-            repr((data.names, data.table.y.tolist())).encode("utf-8", "replace")
-        ).hexdigest(),
+        "labels_sha256": labels_digest(data),
         "pictures": parts,
         "skipped": len(data.skipped),
-        "settings": settings,
+        "rare_classes": labels.rare,
+        "settings": _settings(config),
     }

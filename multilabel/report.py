@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .evaluation import AttributeScores, Evaluation, Score
+from .evaluation import AttributeScores, Evaluation, Score, TagScores
 from .training import History
 
 if TYPE_CHECKING:
@@ -21,22 +21,19 @@ _COLUMNS = {
     "roc_auc": "AUC",
 }
 _WIDTH = 10
+_TAG_COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "top3_accuracy": "top 3"}
+_TAG_WIDTH = 13
+_TAG_DECIMALS = 3  # of many pictures, which make a difference of 0.01 a large one
 _MARKS = {"shared": "*", "default": "**"}
 
 
 def score_table(evaluation: Evaluation) -> str:
-    """The scores of every attribute as text, each above its 95% interval and its chance level."""
-    name_width = max([9, *(len(scores.attribute) for scores in evaluation.scores)])
-    header = f"{'attribute':<{name_width}}  {'known':>6}  {'positives':>9}  {'threshold':>9}  {'':<8}"
-    lines = [_measured_on(evaluation), "", header + _row(list(_COLUMNS.values()))]
-    for scores in evaluation.scores:
-        lines += _attribute_lines(scores, name_width)
-    lines += ["", _macro(evaluation)]
-    sources = {scores.threshold.source for scores in evaluation.scores}
-    if "shared" in sources:
-        lines.append("*  too few positives for a threshold of its own: the one that suits all attributes together.")
-    if "default" in sources:
-        lines.append("** no positives to choose a threshold by: 0.5.")
+    """The scores of every attribute, then of every tag as text, each above its 95% interval and its chance level."""
+    lines = [_measured_on(evaluation)]
+    if evaluation.scores:
+        lines += ["", *_attribute_table(evaluation)]
+    if evaluation.tags:
+        lines += ["", *_tag_table(evaluation)]
     return "\n".join(lines)
 
 
@@ -48,6 +45,21 @@ def _measured_on(evaluation: Evaluation) -> str:
     )
 
 
+def _attribute_table(evaluation: Evaluation) -> list[str]:
+    name_width = max([9, *(len(scores.attribute) for scores in evaluation.scores)])
+    header = f"{'attribute':<{name_width}}  {'known':>6}  {'positives':>9}  {'threshold':>9}  {'':<8}"
+    lines = [header + _row(list(_COLUMNS.values()))]
+    for scores in evaluation.scores:
+        lines += _attribute_lines(scores, name_width)
+    lines += ["", _macro(evaluation)]
+    sources = {scores.threshold.source for scores in evaluation.scores}
+    if "shared" in sources:
+        lines.append("*  too few positives for a threshold of its own: the one that suits all attributes together.")
+    if "default" in sources:
+        lines.append("** no positives to choose a threshold by: 0.5.")
+    return lines
+
+
 def _macro(evaluation: Evaluation) -> str:
     judged = len(evaluation.scores) - len(evaluation.left_out)
     left_out = f"; left out, for want of one class: {', '.join(evaluation.left_out)}" if evaluation.left_out else ""
@@ -56,30 +68,59 @@ def _macro(evaluation: Evaluation) -> str:
 
 
 def _attribute_lines(scores: AttributeScores, name_width: int) -> list[str]:
-    columns: list[Score] = [getattr(scores, name) for name in _COLUMNS]
     mark = _MARKS.get(scores.threshold.source, "")
     lead = (
         f"{scores.attribute:<{name_width}}  {scores.known:>6}  {scores.positives:>9}  "
         f"{f'{scores.threshold.value:.3f}{mark}':>9}  "
     )
+    return _score_lines(lead, [getattr(scores, name) for name in _COLUMNS])
+
+
+def _tag_table(evaluation: Evaluation) -> list[str]:
+    name_width = max([9, *(len(scores.tag) for scores in evaluation.tags)])
+    header = f"{'tag':<{name_width}}  {'known':>6}  {'classes':>10}  {'':<8}"
+    lines = [header + _row(list(_TAG_COLUMNS.values()), _TAG_WIDTH)]
+    for scores in evaluation.tags:
+        lead = f"{scores.tag:<{name_width}}  {scores.known:>6}  {_classes(scores):>10}  "
+        columns = [getattr(scores, name) for name in _TAG_COLUMNS]
+        lines += _score_lines(lead, columns, _TAG_WIDTH, _TAG_DECIMALS)
+    return [*lines, "", _mean_accuracy(evaluation)]
+
+
+def _classes(scores: TagScores) -> str:
+    """Their number, beside that of those which occur and so count in the macro F1."""
+    count = len(scores.classes)
+    return str(count) if scores.occurring == count else f"{scores.occurring} of {count}"
+
+
+def _mean_accuracy(evaluation: Evaluation) -> str:
+    unknown = [scores.tag for scores in evaluation.tags if not scores.known]
+    left_out = f"; left out, for want of known labels: {', '.join(unknown)}" if unknown else ""
+    judged = len(evaluation.tags) - len(unknown)
+    over = f"{judged} tag{'' if judged == 1 else 's'}"
+    return f"Mean accuracy {_number(evaluation.mean_accuracy, _TAG_DECIMALS)}, the mean over {over}{left_out}."
+
+
+def _score_lines(lead: str, columns: Sequence[Score], width: int = _WIDTH, decimals: int = 2) -> list[str]:
+    """The scores in columns of a width, beside `lead`; below them the intervals and the chance levels."""
     blank = " " * len(lead)
     return [
-        f"{lead}{'score':<8}" + _row([_number(score.value) for score in columns]),
-        f"{blank}{'95%':<8}" + _row([_interval(score) for score in columns]),
-        f"{blank}{'chance':<8}" + _row([_number(score.chance) for score in columns]),
+        f"{lead}{'score':<8}" + _row([_number(score.value, decimals) for score in columns], width),
+        f"{blank}{'95%':<8}" + _row([_interval(score, decimals) for score in columns], width),
+        f"{blank}{'chance':<8}" + _row([_number(score.chance, decimals) for score in columns], width),
     ]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+def _row(cells: Sequence[str], width: int = _WIDTH) -> str:
+    return "".join(f"{cell:>{width}}" for cell in cells)
 
 
-def _interval(score: Score) -> str:
-    return "n/a" if math.isnan(score.low) else f"{_number(score.low)}-{_number(score.high)}"
+def _interval(score: Score, decimals: int) -> str:
+    return "n/a" if math.isnan(score.low) else f"{_number(score.low, decimals)}-{_number(score.high, decimals)}"
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.2f}"
+def _number(value: float, decimals: int = 2) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def loss_curve(history: History, title: str, path: Path) -> None:
@@ -89,6 +130,8 @@ def loss_curve(history: History, title: str, path: Path) -> None:
 
 def loss_figure(history: History, title: str) -> Figure:
     """Draws training loss per iteration and validation loss per epoch on the same axes.
+
+    A dotted line stands where fine-tuning, the second phase, begins.
 
     Args:
         history: of a training with at least one epoch.
@@ -108,6 +151,9 @@ def loss_figure(history: History, title: str) -> Figure:
         linewidth=1,
         label=f"weights kept (epoch {history.best_epoch})",
     )
+    if history.phase_ends and 0 < history.phase_ends[0] < len(history.epoch_ends):
+        last_before = history.epoch_ends[history.phase_ends[0] - 1]
+        axes.axvline(last_before + 0.5, color="black", linestyle=":", linewidth=1, label="fine-tuning")
     # A run's name comes from people and folders: "$" begins no formula, and not all that a folder is called is UTF-8.
     axes.set_title(title.encode("utf-8", "replace").decode("utf-8"), parse_math=False)
     axes.set(xlabel="iteration_number", ylabel="training_loss")

@@ -1,10 +1,13 @@
-"""The one trainer, for any set of heads: on stored features, or end to end together with the backbone."""
+"""The one trainer, for any set of heads: on stored features, then end to end together with the backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
@@ -12,9 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from .backbones import Backbone
+from .checkpoints import Checkpoint
 from .errors import DataError, ImageError, Interrupted
-from .heads import LogitHead
+from .heads import Head
 from .images import read_pictures
+from .labels import UNKNOWN
+
+CACHED_BYTES = 2**30  # decoded pictures that are kept in memory between epochs
+MONITORED = "monitored"  # what the callbacks follow, in Keras' logs
+_WARM_UP_FROM = 0.01  # of the learning rate
+_SAY_EVERY = 30.0  # seconds between lines in a log file
+_remarks = logging.getLogger("multilabel")
 
 
 class Inputs(Protocol):
@@ -26,6 +37,8 @@ class Inputs(Protocol):
 class Pictures:
     """Picture files as model input `(n, height, width, 3)` uint8, decoded when asked for.
 
+    What was decoded is kept as long as there is room for it in `CACHED_BYTES`.
+
     Args:
         paths: the files.
         image_size: (height, width) in pixels.
@@ -34,6 +47,8 @@ class Pictures:
     def __init__(self, paths: Sequence[str], image_size: tuple[int, int]) -> None:
         self.paths = list(paths)
         self.image_size = image_size
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = CACHED_BYTES // (image_size[0] * image_size[1] * 3)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         """Decodes some of them.
@@ -41,12 +56,23 @@ class Pictures:
         Raises:
             ImageError: if one cannot be read.
         """
-        pixels = []
-        for picture in read_pictures([self.paths[index] for index in indices], self.image_size):
+        found = {int(index): self._kept[index] for index in indices if index in self._kept}
+        absent = [int(index) for index in indices if index not in found]
+        for index, picture in zip(
+            absent, read_pictures([self.paths[index] for index in absent], self.image_size), strict=True
+        ):
             if picture.pixels is None:
                 raise picture.error or ImageError(picture.path, "cannot be read")
-            pixels.append(picture.pixels)
-        return np.stack(pixels)
+            found[index] = picture.pixels
+            if len(self._kept) < self._room:
+                self._kept[index] = picture.pixels
+        return np.stack([found[int(index)] for index in indices])
+
+
+def pick_views(features: np.ndarray, seed: int) -> np.ndarray:
+    """One view of each picture, at random: `(batch, views, dimension)` → `(batch, dimension)`."""
+    views = np.random.default_rng(seed).integers(features.shape[1], size=len(features))
+    return features[np.arange(len(features)), views]
 
 
 class Batches(keras.utils.PyDataset):
@@ -58,6 +84,11 @@ class Batches(keras.utils.PyDataset):
         rows: which of the n to use.
         batch_size: rows per batch; the last may hold fewer.
         seed: of the order, drawn anew each epoch; `None`: always as in `rows`.
+        augment: changes a batch of inputs, with a seed that differs from batch to batch and from epoch to epoch.
+
+    Attributes:
+        replicas: devices that share a batch; each needs a row, so a batch that does not divide is filled up with rows
+            without labels.
     """
 
     def __init__(
@@ -67,6 +98,7 @@ class Batches(keras.utils.PyDataset):
         rows: np.ndarray,
         batch_size: int,
         seed: int | None = None,
+        augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.inputs = inputs
@@ -74,16 +106,21 @@ class Batches(keras.utils.PyDataset):
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
+        self.augment = augment
+        self.replicas = 1
         self.error: ImageError | None = None
-        self.epoch = -1
-        self.on_epoch_end()
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Draws the order of an epoch, counted from 0."""
+        self.epoch = epoch
+        self.order = self.rows
+        if self.seed is not None:
+            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
 
     def on_epoch_end(self) -> None:
         """Draws the next epoch's order."""
-        self.epoch += 1
-        self.order = self.rows
-        if self.seed is not None:
-            self.order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
+        self.start(self.epoch + 1)
 
     @property
     def num_batches(self) -> int:
@@ -93,32 +130,139 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Batch `index` of this epoch."""
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        added = -len(rows) % self.replicas
+        rows = np.pad(rows, (0, added), mode="edge")
         try:
             inputs = self.inputs[rows]
         except ImageError as error:
             self.error = error
             raise
-        return inputs, {name: target[rows] for name, target in self.targets.items()}
+        if self.augment is not None:
+            inputs = self.augment(
+                inputs, int(np.random.default_rng((self.seed or 0, self.epoch, index)).integers(2**31))
+            )
+        targets = {name: target[rows] for name, target in self.targets.items()}
+        if added:
+            for target in targets.values():
+                target[-added:] = UNKNOWN
+        return inputs, targets
 
 
 @dataclass
 class History:
-    """How a training went; losses are Σ known losses / Σ known cells, summed over the heads.
+    """How a training went; losses are Σ known losses / Σ known cells of each head, summed over the heads.
 
     Attributes:
         training_loss: per iteration (one step on one batch), the loss on its batch.
         validation_loss: per epoch, the loss on the whole validation part.
+        validation_accuracy: per epoch, the share of known validation cells predicted right, the mean over the heads.
         epoch_ends: per epoch, the number of iterations done by its end.
+        phase_ends: per phase, the number of epochs done by its end.
         best_epoch: the epoch (from 1) whose weights were kept.
     """
 
     training_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
     epoch_ends: list[int] = field(default_factory=list)
+    phase_ends: list[int] = field(default_factory=list)
     best_epoch: int = 0
 
+    def then(self, later: History) -> History:
+        """This history, continued by that of a later phase."""
+        epochs, iterations = len(self.epoch_ends), len(self.training_loss)
+        return History(
+            self.training_loss + later.training_loss,
+            self.validation_loss + later.validation_loss,
+            self.validation_accuracy + later.validation_accuracy,
+            self.epoch_ends + [iterations + end for end in later.epoch_ends],
+            self.phase_ends + [epochs + end for end in later.phase_ends],
+            epochs + later.best_epoch,
+        )
 
-def build_models(backbone: Backbone, heads: Sequence[LogitHead]) -> tuple[keras.Model, keras.Model]:
+
+@dataclass(frozen=True)
+class Phase:
+    """How one phase of a training goes.
+
+    Attributes:
+        epochs: passes over the training part, at most.
+        lr: Adam's learning rate.
+        patience: epochs without a better monitored value before training stops.
+        monitor: `"loss"` or `"accuracy"`, on the validation part.
+        schedule: `"constant"`; `"cosine"` (falls to 0 along a half cosine: Loshchilov and Hutter 2017, SGDR); or
+            `"plateau"` (halves the rate after `patience / 3` epochs without a better value).
+        warmup: with `"cosine"`, the epochs over which the rate first rises to `lr`.
+        ema: momentum of the exponential moving average of the weights that is measured and kept; 0 for none.
+        scale_loss: scale the loss so that gradients do not vanish in float16.
+    """
+
+    epochs: int
+    lr: float
+    patience: int
+    monitor: str = "loss"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    ema: float = 0.0
+    scale_loss: bool = False
+
+    def optimizer(self, steps: int) -> keras.optimizers.Optimizer:
+        """A new Adam for this many steps per epoch."""
+        rate: Any = self.lr
+        if self.schedule == "cosine":
+            warmup = min(round(self.warmup * steps), self.epochs * steps - 1)
+            rate = keras.optimizers.schedules.CosineDecay(
+                self.lr * _WARM_UP_FROM if warmup else self.lr,
+                self.epochs * steps - warmup,
+                warmup_target=self.lr if warmup else None,
+                warmup_steps=warmup,
+            )
+        average = {"use_ema": True, "ema_momentum": self.ema} if self.ema else {}
+        adam = keras.optimizers.Adam(rate, **average)
+        return keras.optimizers.LossScaleOptimizer(adam) if self.scale_loss else adam
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """New callbacks that average, lower the learning rate, stop and keep the best weights, in this order."""
+        mode = "min" if self.monitor == "loss" else "max"
+        stopping = keras.callbacks.EarlyStopping(
+            MONITORED, mode=mode, patience=self.patience, restore_best_weights=True
+        )
+        average = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.ema else []
+        plateau = []
+        if self.schedule == "plateau":
+            patience = max(1, self.patience // 3)
+            plateau = [
+                # As for stopping, every better value counts; Keras asks for 0.0001 more.
+                keras.callbacks.ReduceLROnPlateau(MONITORED, mode=mode, factor=0.5, patience=patience, min_delta=0)
+            ]
+        return [*average, *plateau, stopping]
+
+
+@contextmanager
+def distribution() -> Iterator[Any]:
+    """What to build and train a model in: a mirrored strategy where there are several GPUs, otherwise `None`."""
+    if keras.config.backend() != "tensorflow":
+        yield None
+        return
+    import tensorflow as tf
+
+    devices = replicas()
+    if len(devices) < 2:
+        yield None
+        return
+    strategy = tf.distribute.MirroredStrategy(devices)
+    with strategy.scope():
+        yield strategy
+
+
+def replicas() -> list[str]:
+    """The devices that train together: all GPUs."""
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_logical_devices("GPU")]
+
+
+def build_models(backbone: Backbone, heads: Sequence[Head]) -> tuple[keras.Model, keras.Model]:
     """The heads on features, and the same heads on the backbone on pictures; both share their layers.
 
     Returns:
@@ -136,48 +280,61 @@ def build_models(backbone: Backbone, heads: Sequence[LogitHead]) -> tuple[keras.
 
 def train(
     model: keras.Model,
-    heads: Sequence[LogitHead],
+    heads: Sequence[Head],
     training: Batches,
     validation: Batches,
+    phase: Phase,
     *,
-    epochs: int,
-    lr: float,
-    patience: int,
+    checkpoint: Checkpoint | None = None,
+    tensorboard: Path | None = None,
     progress: bool = False,
 ) -> History:
-    """Trains with Adam until the validation loss has not improved for `patience` epochs; keeps the best weights.
+    """Trains with Adam until the monitored value has not improved for `patience` epochs; keeps the best weights.
 
     Args:
         model: either model of `build_models`; its trainable weights are changed in place.
         heads: the heads of the model's outputs.
         training: batches to learn from.
         validation: batches to stop by.
-        epochs: passes over the training part, at most.
-        lr: Adam's learning rate.
-        patience: epochs without a better validation loss before training stops.
+        phase: for how long, and how.
+        checkpoint: keeps the state on disk after each epoch, and continues from one.
+        tensorboard: folder for TensorBoard's event files.
         progress: show a bar on stderr, where a person watches.
 
     Raises:
         DataError: if the loss is no longer a number.
         ImageError: if a picture can no longer be read.
+        CheckpointError: if the state cannot be written.
         Interrupted: on Ctrl-C.
     """
     model.compile(
-        optimizer=keras.optimizers.Adam(lr),
+        optimizer=phase.optimizer(training.num_batches),
         loss={head.name: head.loss() for head in heads},
+        loss_weights={head.name: head.weight for head in heads},
         metrics={head.name: head.metrics() for head in heads},
         # Compiling costs more than it saves: the heads are small, and convolutions have their own library.
         jit_compile=False,
     )
-    log = _Log(progress, epochs)
-    stopping = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=True)
+    model.optimizer.build(model.trainable_variables)
+    log = _Log(heads, phase, progress)
+    callbacks = [log, *phase.callbacks()]
+    first_epoch = 0
+    if checkpoint is not None:
+        checkpoint.watch(log, callbacks[1:], phase.epochs)
+        first_epoch = checkpoint.epoch
+        callbacks.append(checkpoint)
+    if tensorboard is not None:
+        callbacks.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
+    training.replicas = validation.replicas = _replicas(model)
+    training.start(first_epoch)
     try:
         with _own_errors(training, validation):
             model.fit(
                 training,
                 validation_data=validation,
-                epochs=epochs,
-                callbacks=[log, stopping],
+                epochs=phase.epochs,
+                initial_epoch=first_epoch,
+                callbacks=callbacks,
                 verbose=0,
                 shuffle=False,
             )
@@ -190,8 +347,10 @@ def train(
         log.close()
     history = log.history
     if not np.isfinite([*history.training_loss, *history.validation_loss]).all():
-        raise DataError(f"the training loss is no longer a number; lower --lr (it was {lr:g}).")
+        raise DataError(f"the training loss is no longer a number; lower --lr (it was {phase.lr:g}).")
+    stopping = next(callback for callback in callbacks if isinstance(callback, keras.callbacks.EarlyStopping))
     history.best_epoch = stopping.best_epoch + 1
+    history.phase_ends = [len(history.epoch_ends)]
     return history
 
 
@@ -203,6 +362,12 @@ def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray
     """
     with _own_errors(batches):
         return model.predict(batches, verbose=0)
+
+
+def _replicas(model: keras.Model) -> int:
+    """How many devices train the model together; only with TensorFlow does a model know of several."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.num_replicas_in_sync if strategy else 1
 
 
 @contextmanager
@@ -220,31 +385,62 @@ def _own_errors(*readers: Batches) -> Iterator[None]:
 
 
 class _Log(keras.callbacks.Callback):
-    """Keeps the loss of every iteration and every epoch."""
+    """Keeps the loss of every iteration and every epoch, and tells the other callbacks what to follow.
 
-    def __init__(self, progress: bool, epochs: int) -> None:
+    The person sees a bar, or where there is no terminal a line now and then.
+    """
+
+    def __init__(self, heads: Sequence[Head], phase: Phase, progress: bool) -> None:
         super().__init__()
         self.history = History()
-        self.bar = tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True)
+        self.heads = heads
+        self.phase = phase
+        self.bar = tqdm(total=phase.epochs, desc="training", unit="epoch", disable=None if progress else True)
+        self.written = progress and self.bar.disable
+        self.said = time.monotonic()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What is kept of it in a checkpoint."""
+        return asdict(self.history)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.history = History(**state)
+        self.bar.update(len(self.history.epoch_ends))
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # Keras logs the running mean of the epoch; emptied here, it is the loss of this batch.
         self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.history.training_loss.append(_known_loss(logs, ""))
+        if _replicas(self.model) > 1:
+            logs = self.model.get_metrics_result()  # Keras' own are the mean of the replicas' values
+        self.history.training_loss.append(sum(self._of_heads(logs, "", "known_loss")))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        loss = sum(self._of_heads(logs, "val_", "known_loss"))
+        accuracy = float(np.mean(self._of_heads(logs, "val_", "known_accuracy")))
         self.history.epoch_ends.append(len(self.history.training_loss))
-        self.history.validation_loss.append(_known_loss(logs, "val_"))
-        self.bar.set_postfix(validation_loss=f"{self.history.validation_loss[-1]:.4f}", refresh=False)
+        self.history.validation_loss.append(loss)
+        self.history.validation_accuracy.append(accuracy)
+        logs[MONITORED] = loss if self.phase.monitor == "loss" else accuracy
+        self.bar.set_postfix(validation_loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
         self.bar.update()
+        if self.written and time.monotonic() - self.said >= _SAY_EVERY:
+            self.said = time.monotonic()
+            _remarks.info(
+                f"Epoch {epoch + 1} of {self.phase.epochs}: validation loss {loss:.4f}, accuracy {accuracy:.4f}."
+            )
 
     def close(self) -> None:
         self.bar.total = self.bar.n  # stopping early is an end like any other
         self.bar.close()
 
-
-def _known_loss(logs: Mapping[str, float], prefix: str) -> float:
-    """The heads' `KnownLoss` metrics, summed. Keras puts the head's name before the metric's if there are several."""
-    return float(sum(v for k, v in logs.items() if k.endswith("known_loss") and k.startswith("val_") == bool(prefix)))
+    def _of_heads(self, logs: Mapping[str, float], prefix: str, metric: str) -> list[float]:
+        """A metric of each head, losses times the head's weight; with one head Keras leaves its name out."""
+        values = []
+        for head in self.heads:
+            value = logs[f"{prefix}{metric}" if len(self.heads) == 1 else f"{prefix}{head.name}_{metric}"]
+            values.append(float(value) * (head.weight if metric == "known_loss" else 1.0))
+        return values

@@ -1,4 +1,4 @@
-"""Checks the losses and `KnownLoss` on one Keras backend, and holds the oracle that the tests share.
+"""Checks the losses and metrics on one Keras backend, and holds the oracle that the tests share.
 
     KERAS_BACKEND=jax PYTHONPATH=. python tests/backend_check.py
 
@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from multilabel.heads import KnownLoss
+from multilabel.heads import KnownAccuracy, KnownLoss
 from multilabel.losses import MaskedBCE, MaskedSparseCategoricalCrossentropy, masked_bce
 
 POS_WEIGHT = [3.0, 0.25, 1.0, 7.5, 2.0]
@@ -168,7 +168,7 @@ def check_fit_and_metric() -> None:
     x = np.random.default_rng(1).normal(size=(22, 4)).astype(np.float32)
     for loss in (masked_bce, MaskedBCE(POS_WEIGHT, coverage=0.66)):
         model = small_model()
-        model.compile(optimizer=keras.optimizers.Adam(0.05), loss=loss, metrics=[KnownLoss(POS_WEIGHT)])
+        model.compile(optimizer=keras.optimizers.Adam(0.05), loss=loss, metrics=[KnownLoss(MaskedBCE(POS_WEIGHT))])
         model.fit(x, y, sample_weight=np.linspace(0.5, 1.5, 22), batch_size=5, epochs=3, verbose=0)
         logits = model.predict(x, verbose=0)
         losses, known = expected_cells(y, logits, POS_WEIGHT)
@@ -183,7 +183,7 @@ def check_save_and_load() -> None:
     x = np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32)
     for loss in (masked_bce, MaskedBCE(POS_WEIGHT, coverage=0.66)):
         model = small_model()
-        model.compile(loss=loss, metrics=[KnownLoss(POS_WEIGHT)])
+        model.compile(loss=loss, metrics=[KnownLoss(MaskedBCE(POS_WEIGHT))])
         model.fit(x, y, verbose=0)
         before = model.evaluate(x, y, verbose=0)
         with tempfile.TemporaryDirectory() as folder:
@@ -205,9 +205,15 @@ def check_softmax_loss() -> None:
     values = keras.ops.convert_to_numpy(loss([0, 4, -1], np.zeros((3, 4))))
     assert np.isnan(values).tolist() == [False, True, False], f"{values} with a label that is no class"
     model = small_model()
-    model.compile("adam", loss=MaskedSparseCategoricalCrossentropy([1, 2, 3, 4, 5], coverage=0.7))
+    loss = MaskedSparseCategoricalCrossentropy([1, 2, 3, 4, 5], coverage=0.7)
+    model.compile("adam", loss=loss, metrics=[KnownLoss(loss), KnownAccuracy("class")])
     x, y = np.random.default_rng(1).normal(size=(24, 4)).astype(np.float32), drawn_classes((24, 1), 5)[0]
-    values, _ = expected_classes(y[:, 0], model.predict(x, verbose=0), model.loss)
+    logits = model.predict(x, verbose=0)
+    values, _ = expected_classes(y[:, 0], logits, loss)
+    known = y[:, 0] >= 0
+    logged = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
+    close(logged["known_loss"], values.mean() * 0.7 * len(known) / known.sum(), tolerance=1e-5)
+    close(logged["known_accuracy"], (logits.argmax(axis=1) == y[:, 0])[known].mean())
     close(model.fit(x, y, batch_size=24, verbose=0).history["loss"][0], values.mean(), tolerance=1e-5)
 
 

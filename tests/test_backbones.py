@@ -17,6 +17,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras.src.applications import imagenet_utils
 from keras.src.backend import config as keras_config
 from keras.src.utils import file_utils
@@ -24,20 +25,23 @@ from keras.src.utils import file_utils
 from multilabel import backbones
 from multilabel.backbones import (
     ARCHITECTURES,
-    CNN_FILTERS,
     Backbone,
     Preprocessing,
     build_backbone,
     freeze,
     resolve_name,
+    resolve_precision,
+    save_embedded,
     thaw,
 )
+from multilabel.config import CnnShape
 from multilabel.errors import UsageError, WeightsError
 from multilabel.heads import LogitHead
 from multilabel.training import build_models
 
 HEAD = LogitHead(("hat", "scarf"), (2.0, 1.0), 0.75)
-ARRAYS, LAYERS = 5 * len(CNN_FILTERS), 2 * len(CNN_FILTERS)  # of our own network
+SHAPE = CnnShape((16, 32, 64, 128), (3,), 0, "before", 0.0)
+ARRAYS, LAYERS = 5 * 4, 2 * 4  # of our own network in this shape
 SMALLEST = {"xception": 71, "inception_v3": 75, "inception_resnet_v2": 75}
 FAMILIES = [
     *("resnet50_v2", "vgg16", "vgg19", "xception", "inception_v3", "inception_resnet_v2", "mobilenet"),
@@ -53,6 +57,11 @@ def pictures(height=64, width=64, count=2, seed=0):
 def features(backbone, x):
     """Without `predict`, whose tracing takes longer than these few pictures."""
     return keras.ops.convert_to_numpy(backbone.model(x, training=False))
+
+
+def build_cnn(weights="none", size=(32, 32), shape=SHAPE, **options):
+    """Our own network."""
+    return build_backbone("cnn", weights, size, cnn=shape, **options)
 
 
 def network_of(backbone):
@@ -141,9 +150,11 @@ def quiet(capfd, recwarn):
 def refused(quiet):
     """The one sentence with which `build_backbone` refuses, and nothing is printed."""
 
-    def sentence(error_type, *arguments):
+    def sentence(error_type, name, *arguments, **options):
+        if name == "cnn":
+            options = {"cnn": SHAPE, **options}
         with quiet(), pytest.raises(error_type) as caught:
-            build_backbone(*arguments)
+            build_backbone(name, *arguments, **options)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -153,7 +164,7 @@ def refused(quiet):
 @pytest.fixture(scope="module")
 def cnn():
     keras.utils.set_random_seed(0)
-    backbone = build_backbone("cnn", "none", (32, 32))
+    backbone = build_cnn()
     spread(network_of(backbone))
     return backbone
 
@@ -235,9 +246,9 @@ def test_sizes_that_a_network_does_not_take(name, weights, refused):
 
 
 def test_pictures_need_not_be_square(cnn):
-    wide = build_backbone("CNN", "none", (32, 96))
+    wide = build_backbone("CNN", "none", (32, 96), cnn=SHAPE)
     wide.model.set_weights(cnn.model.get_weights())
-    assert (wide.image_size, wide.dimension, wide.name) == ((32, 96), CNN_FILTERS[-1], "cnn")
+    assert (wide.image_size, wide.dimension, wide.name) == ((32, 96), 2 * sum(SHAPE.filters), "cnn")
     assert wide.model.input_shape == (None, 32, 96, 3)
     # Nine tenths of a wide picture are one colour: the pooled feature is that of all of it, not of a square part.
     x = np.full((1, 32, 96, 3), 40, np.uint8)
@@ -298,20 +309,159 @@ def test_a_feature_is_the_mean_of_what_plain_keras_computes(name):
     np.testing.assert_array_equal(features(backbone, x.astype(np.float32)), features(backbone, x))
 
 
-def test_a_feature_of_our_own_network_in_numpy(cnn):
-    """Convolution, BatchNorm, ReLU, pooling and the mean, written out in float64."""
-    x = pictures(32, 32)
+SHAPES = [
+    SHAPE,
+    CnnShape((4, 6), (5,), 0, "before", 0.0),
+    CnnShape((4, 6, 5), (5, 2, 3), 0, "after", 0.0),
+    CnnShape((4, 6), (1, 4), 7, "none", 0.5),
+    CnnShape((3,) * 7, (3,), 5, "after", 0.0),  # of 33 rows one is left after five blocks
+]
+
+
+def features_in_numpy(network, shape, x):
+    """Convolution, BatchNorm, ReLU, the halves' maxima, pooling and the dense layer, written out in float64."""
     values = x.astype(np.float64) / 127.5 - 1
-    weights = iter(network_of(cnn).get_weights())
-    for _ in CNN_FILTERS:
-        kernel, gamma, beta, mean, variance = (next(weights) for _ in range(5))
-        padded = np.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-        values = np.einsum("nhwcij,ijcf->nhwf", windows, kernel.astype(np.float64))
-        values = np.maximum(gamma * (values - mean) / np.sqrt(variance + 1e-3) + beta, 0)
+    weights = iter(network.get_weights())
+    largest = []
+
+    def normalised(values):
+        gamma, beta, mean, variance = (next(weights) for _ in range(4))
+        return gamma * (values - mean) / np.sqrt(variance + 1e-3) + beta
+
+    for block in range(len(shape.filters)):
+        kernel = next(weights).astype(np.float64)
+        side = len(kernel)
+        assert side == (shape.kernel_sizes * 7)[block]
+        around = ((side - 1) // 2, side // 2)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(values, ((0, 0), around, around, (0, 0))), (side, side), axis=(1, 2)
+        )
+        values = np.einsum("nhwcij,ijcf->nhwf", windows, kernel)
+        values = normalised(values) if shape.batch_norm == "before" else values + next(weights)
+        values = np.maximum(values, 0)
+        if shape.batch_norm == "after":
+            values = normalised(values)
         count, height, width, filters = values.shape
-        values = values.reshape(count, height // 2, 2, width // 2, 2, filters).max(axis=(2, 4))
-    close(features(cnn, x), values.mean(axis=(1, 2)))
+        half = (height + 1) // 2
+        largest += [part.max(axis=(1, 2)) for part in (values[:, :half], values[:, half:]) if part.size]
+        if min(height, width) > 1:
+            values = values[:, : height // 2 * 2, : width // 2 * 2]
+            values = values.reshape(count, height // 2, 2, width // 2, 2, filters).max(axis=(2, 4))
+    values = np.concatenate(largest, axis=1)
+    if shape.dense_units:
+        values = np.maximum(values @ next(weights) + next(weights), 0)
+    assert next(weights, None) is None
+    return values
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_a_feature_of_our_own_network_in_numpy(shape, size):
+    keras.utils.set_random_seed(2)
+    backbone = build_cnn("none", size, shape)
+    network = spread(network_of(backbone))
+    for layer in network.layers:
+        if getattr(layer, "use_bias", False):
+            layer.bias.assign(np.random.default_rng(3).uniform(0, 0.3, layer.bias.shape))
+    x = pictures(*size)
+    expected = features_in_numpy(network, shape, x)
+    assert expected.shape == (2, shape.dense_units or 2 * sum(shape.filters))
+    close(features(backbone, x), expected)
+    assert backbone.dimension == expected.shape[1]
+    assert backbone.cnn == shape
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_our_own_network_has_the_layers_it_was_told_to_have(shape):
+    network = network_of(build_cnn("none", (80, 60), shape))
+    count, channels, pooled, height, width = 0, 3, 0, 80, 60
+    for filters, kernel in zip(shape.filters, (shape.kernel_sizes * 7), strict=False):
+        pooled += filters * min(2, height)
+        if min(height, width) > 1:
+            height, width = height // 2, width // 2
+        norm = 0 if shape.batch_norm == "none" else 4 * filters
+        bias = 0 if shape.batch_norm == "before" else filters
+        count, channels = count + channels * kernel**2 * filters + bias + norm, filters
+    count += (pooled + 1) * shape.dense_units
+    assert network.count_params() == count
+    blocks = len(shape.filters)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert {kind: kinds.count(kind) for kind in sorted(set(kinds) - {"InputLayer", "GlobalAveragePooling2D"})} == {
+        kind: n
+        for kind, n in {
+            "BatchNormalization": 0 if shape.batch_norm == "none" else blocks,
+            "Conv2D": blocks,
+            "Dense": bool(shape.dense_units),
+            "Dropout": shape.dropout > 0,
+            "Concatenate": blocks > 1,
+            "Flatten": blocks,
+            "MaxPooling2D": blocks + min(blocks - 1, 5),  # the halves; and between blocks, 60, 30, 15, 7, 3, 1
+            "ReLU": blocks,
+        }.items()
+        if n
+    }
+
+
+def test_dropout_leaves_features_out_in_training_alone():
+    backbone = build_cnn("none", (32, 32), dataclasses.replace(SHAPE, dropout=0.5))
+    without = build_cnn()
+    without.model.set_weights(backbone.model.get_weights())
+    x = pictures(32, 32, 8)
+    np.testing.assert_array_equal(features(backbone, x), features(without, x))
+    freeze(backbone)  # as the docstring says: dropout is not frozen
+    dropped = keras.ops.convert_to_numpy(backbone.model(x, training=True)) == 0
+    before = features(backbone, x) == 0
+    assert 0.35 < dropped[~before].mean() < 0.65
+    assert backbone.fingerprint() != without.fingerprint()
+
+
+def test_lists_and_single_numbers_become_tuples():
+    shape = CnnShape([8, 16], 5)
+    assert (shape.filters, shape.kernel_sizes, shape.kernels) == ((8, 16), (5,), (5, 5))
+    assert CnnShape(8).filters == (8,)
+    assert CnnShape((8, 16), [1, 3]).kernels == (1, 3)
+    assert CnnShape(**dataclasses.asdict(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        *(
+            (
+                {"filters": given},
+                f"--filters is {written}; expected for each block a whole number from 1 to 4096, such as 16,32,64.",
+            )
+            for given, written in [((), "empty"), ((16, 0), "16,0"), (5000, "5000"), (1.5, "1.5"), ("16,32", "16,32")]
+        ),
+        *(
+            (
+                {"filters": (8, 16, 32), "kernel_sizes": given},
+                f"--kernel-size is {written}; expected a whole number from 1 to 31, or one for each of the 3 blocks of "
+                "--filters 8,16,32.",
+            )
+            for given, written in [((), "empty"), (0, "0"), (32, "32"), ((3, 3), "3,3"), ((3, 5, -1), "3,5,-1")]
+        ),
+        ({"dense_units": -1}, "--dense-units is -1; expected a whole number up to 4096, or 0 for none."),
+        ({"dense_units": 4097}, "--dense-units is 4097; expected a whole number up to 4096, or 0 for none."),
+        ({"batch_norm": "both"}, "--batch-norm is both; expected one of before, after, none."),
+        ({"dropout": 1.0}, "--dropout is 1.0; expected a number from 0 to below 1, such as 0.3."),
+        ({"dropout": -0.1}, "--dropout is -0.1; expected a number from 0 to below 1, such as 0.3."),
+        ({"dropout": float("nan")}, "--dropout is nan; expected a number from 0 to below 1, such as 0.3."),
+    ],
+)
+def test_shapes_out_of_range(value, message):
+    with pytest.raises(UsageError) as caught:
+        CnnShape(**value)
+    assert str(caught.value) == message
+
+
+def test_the_shape_is_for_our_own_network_alone(refused):
+    assert build_backbone("mobilenet", "none", (32, 32), cnn=CnnShape()).cnn is None
+    assert build_backbone("cnn", "none", (32, 32)).cnn == CnnShape()
+    assert refused(UsageError, "mobilenet", "none", cnn=CnnShape(filters=(7,))) == (
+        "--filters, --kernel-size, --dense-units, --batch-norm and --dropout are the layers of cnn, not of mobilenet; "
+        "leave them out, or choose --backbone cnn."
+    )
 
 
 @pytest.mark.slow
@@ -343,12 +493,17 @@ def test_weights_come_back_from_a_file(name, suffix, cnn, tmp_path, quiet):
     file = tmp_path / f"ours{suffix}"
     save(network, file)
     with quiet():
-        loaded = build_backbone(name, file, size)
+        loaded = build_backbone(name, file, size, cnn=source.cnn)
     assert all(same(weights_of(loaded.model), weights_of(source.model)))
     assert (loaded.weights, loaded.pretrained) == (f"ours{suffix}", True)
-    assert loaded.get_config() == {"name": name, "image_size": list(size), "weights": f"ours{suffix}"}
+    assert loaded.get_config() == {
+        "name": name,
+        "image_size": list(size),
+        "weights": f"ours{suffix}",
+        "cnn": dataclasses.asdict(SHAPE) if name == "cnn" else None,
+    }
     np.testing.assert_array_equal(features(loaded, pictures(*size)), features(source, pictures(*size)))
-    assert build_backbone(name, str(file), (64, 64)).image_size == (64, 64)  # the size is free
+    assert build_backbone(name, str(file), (64, 64), cnn=source.cnn).image_size == (64, 64)  # the size is free
 
 
 @pytest.mark.parametrize("ending", [".h5", ".weights.h5"])
@@ -358,7 +513,7 @@ def test_a_network_that_was_trained_brings_its_optimizer(ending, cnn, tmp_path):
     network.optimizer.build(network.trainable_variables)
     file = tmp_path / f"trained{ending}"
     (network.save if ending == ".h5" else network.save_weights)(file)
-    loaded = build_backbone("cnn", file, (32, 32))
+    loaded = build_cnn(file)
     assert all(same(weights_of(loaded.model), weights_of(network)))
 
 
@@ -391,11 +546,12 @@ def test_weights_of_another_network_in_the_old_format(cnn, tmp_path, refused):
         (".h5", "Shape mismatch in layer #0 (named conv2d"),
     ],
 )
-def test_weights_of_a_network_with_as_many_layers(suffix, reason, cnn, tmp_path, monkeypatch, refused):
+def test_weights_of_a_network_with_as_many_layers(suffix, reason, cnn, tmp_path, refused):
     file = tmp_path / f"mine{suffix}"
     save(network_of(cnn), file)
-    monkeypatch.setattr(backbones, "CNN_FILTERS", (8, *CNN_FILTERS[1:]))
-    sentence = refused(WeightsError, "cnn", file, (32, 32))
+    sentence = refused(
+        WeightsError, "cnn", file, (32, 32), cnn=dataclasses.replace(SHAPE, filters=(8, *SHAPE.filters[1:]))
+    )
     start, end = NOT_THE_WEIGHTS.format(file=file, name="cnn", reason="|").split("|")
     assert sentence.startswith(start + reason)
     assert sentence.endswith(end)
@@ -669,6 +825,194 @@ def test_our_own_network_has_no_imagenet_weights(refused):
     )
 
 
+# --- embedded weights
+
+
+@pytest.fixture
+def embedded(cnn, tmp_path, monkeypatch):
+    """The weights of `cnn` as those of the package."""
+    file = tmp_path / "cnn.npz"
+    save_embedded(cnn, file)
+    monkeypatch.setattr(backbones, "_embedded_file", lambda: file)
+    return file
+
+
+def test_embedded_weights_come_back_as_float16_rounds_them(cnn, embedded, quiet):
+    with quiet():
+        backbone = build_backbone("cnn", "embedded", (33, 47))
+    expected = [value.astype(np.float16).astype(np.float32) for value in weights_of(network_of(cnn))]
+    assert not all(same(expected, weights_of(network_of(cnn))))
+    assert all(same(weights_of(network_of(backbone)), expected))
+    assert (backbone.weights, backbone.pretrained, backbone.cnn) == ("embedded", True, SHAPE)
+    assert embedded.stat().st_size < 2.1 * network_of(cnn).count_params() + 10_000
+
+
+def test_embedded_weights_of_the_same_shape_otherwise_written(embedded):
+    shape = dataclasses.replace(SHAPE, kernel_sizes=(3, 3, 3, 3), dropout=0.4)
+    assert build_cnn("embedded", shape=shape).cnn == shape
+
+
+def test_embedded_weights_of_another_shape(embedded, refused):
+    assert refused(UsageError, "cnn", "embedded", cnn=dataclasses.replace(SHAPE, filters=(8, 16), dense_units=5)) == (
+        "the embedded weights belong to --filters 16,32,64,128 --kernel-size 3,3,3,3 --dense-units 0 --batch-norm "
+        "before, and not to --filters 8,16 --kernel-size 3,3 --dense-units 5 --batch-norm before; leave these options "
+        "out, or pass --weights none or a file."
+    )
+
+
+def test_embedded_weights_of_another_network(embedded, refused):
+    assert refused(UsageError, "mobilenet", "embedded") == (
+        "--weights embedded belong to cnn, not to mobilenet; choose others, or --backbone cnn."
+    )
+
+
+@pytest.mark.parametrize("damage", ["absent", "truncated", "pickled"])
+def test_embedded_weights_that_cannot_be_read(damage, embedded, refused):
+    if damage == "absent":
+        embedded.unlink()
+    elif damage == "truncated":
+        embedded.write_bytes(embedded.read_bytes()[:5000])
+    else:
+        np.savez(embedded, shape=np.array([{"filters": (1,)}], dtype=object))
+    reason = {
+        "absent": f"[Errno 2] No such file or directory: '{embedded}'",
+        "truncated": "File is not a zip file",
+        "pickled": "Object arrays cannot be loaded when allow_pickle=False",
+    }[damage]
+    assert refused(WeightsError, "cnn", "embedded") == (
+        f"the embedded weights of cnn cannot be read ({reason}); install multilabel again, or pass --weights none or "
+        "a file."
+    )
+
+
+def test_weights_beyond_float16_are_not_written(tmp_path):
+    backbone = build_cnn()
+    last = network_of(backbone).weights[-1]
+    last.assign(np.full(last.shape, 1e5))
+    with pytest.raises(WeightsError) as caught:
+        save_embedded(backbone, tmp_path / "cnn.npz")
+    assert (
+        str(caught.value) == f"{tmp_path / 'cnn.npz'}: not written, since some weights are beyond the range of float16."
+    )
+    assert not list(tmp_path.iterdir())
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["cnn", pytest.param("mobilenet", marks=pytest.mark.slow)])
+def test_layers_compute_in_the_precision_and_features_are_float32(name, precision, cnn, tmp_path):
+    source = cnn if name == "cnn" else random_backbone(name)
+    size = source.image_size
+    backbone = build_backbone(name, "none", size, cnn=source.cnn, precision=precision)
+    assert keras.config.dtype_policy().name == "float32"
+    source.model.save_weights(tmp_path / "all.weights.h5")
+    backbone.model.load_weights(tmp_path / "all.weights.h5")  # as a bundle does it
+    assert all(same(weights_of(backbone.model), weights_of(source.model)))
+    convolutions = [layer for layer in network_of(backbone).layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in convolutions} == {precision}
+    assert {variable.dtype for variable in backbone.model.weights} == {"float32"}
+    assert backbone.model.get_layer("preprocessing").compute_dtype == "float32"
+    x = pictures(*size)
+    values, expected = features(backbone, x), features(source, x)
+    assert values.dtype == np.float32
+    assert not np.array_equal(values, expected)
+    # Rounding adds up from layer to layer, and MobileNet has 27, of random weights here: 0.85 in bfloat16.
+    assert np.corrcoef(values.ravel(), expected.ravel())[0, 1] > (0.999 if name == "cnn" else 0.7)
+    assert (source.precision, backbone.precision) == ("float32", precision)
+    assert backbone.fingerprint() != source.fingerprint()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_fingerprint_tells_precisions_apart_in_every_family(name):
+    side = max(32, SMALLEST.get(name, 0))
+    first = build_backbone(name, "none", (side, side))
+    prints = {first.fingerprint()}
+    for precision in ("bfloat16", "float16"):
+        backbone = build_backbone(name, "none", (side, side), precision=precision)
+        backbone.model.set_weights(first.model.get_weights())
+        assert backbone.precision == precision
+        prints.add(backbone.fingerprint())
+    assert len(prints) == 3
+    keras.backend.clear_session()
+
+
+def test_the_policy_of_the_person_is_put_back(monkeypatch, refused):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        assert build_cnn().precision == "float32"
+        assert keras.config.dtype_policy().name == "mixed_float16"
+
+        def fail(*arguments):
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+            raise ValueError("no.")
+
+        monkeypatch.setattr(backbones, "_build_cnn", fail)
+        sentence = refused(UsageError, "cnn", "none", (32, 32), precision="bfloat16")
+        assert sentence == "cnn cannot be built for pictures of 32x32: no"
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_precisions_that_there_are_not(refused):
+    assert refused(UsageError, "cnn", "none", (32, 32), precision="int8") == (
+        "--precision is int8; expected one of float32, bfloat16, float16."
+    )
+    with pytest.raises(UsageError) as caught:
+        resolve_precision("half")
+    assert str(caught.value) == "--precision is half; expected one of auto, float32, bfloat16, float16."
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Pretends to run on a machine with this processor and these GPUs, given by their compute capability."""
+
+    def pretend(flags, *capabilities):
+        processor = tmp_path / "cpuinfo"
+        if flags is not None:
+            processor.write_text(f"model name\t: Some\nflags\t\t: fpu {flags} sse2\n")
+        monkeypatch.setattr(backbones, "_PROCESSOR", processor)
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: capabilities if kind == "GPU" else ())
+        details = {(9, 0): {"compute_capability": (9, 0)}, (7, 5): {"compute_capability": (7, 5)}, None: {}}
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+
+    return pretend
+
+
+BFLOAT16 = "a GPU of compute capability 8.0 or more, or a processor with AVX512-BF16 or AMX-BF16"
+
+
+@pytest.mark.parametrize(
+    ("described", "available"),
+    [
+        (("avx512f avx2",), ["float32"]),
+        ((None,), ["float32"]),
+        (("avx512_bf16",), ["bfloat16", "float32"]),
+        (("amx_bf16 amx_tile",), ["bfloat16", "float32"]),
+        (("avx2", (9, 0)), ["float16", "bfloat16", "float32"]),
+        (("amx_bf16", (7, 5)), ["float16", "float32"]),
+        (("avx2", (9, 0), (7, 5)), ["float16", "float32"]),
+        (("avx2", None), ["float16", "float32"]),
+    ],
+)
+def test_what_a_machine_computes_in(described, available, machine):
+    machine(*described)
+    assert resolve_precision("auto") == available[0]
+    for precision, hardware in (("float32", ""), ("bfloat16", BFLOAT16), ("float16", "a GPU")):
+        if precision in available:
+            assert resolve_precision(precision) == precision
+        else:
+            with pytest.raises(UsageError) as caught:
+                resolve_precision(precision)
+            assert str(caught.value) == (
+                f"--precision {precision} needs {hardware}, which this machine has not; "
+                f"choose {' or '.join(['auto', *available])}."
+            )
+
+
 # --- freezing
 
 
@@ -697,7 +1041,7 @@ def fresh(cnn, cnn_file):
     """Makes a backbone of which a test may change the weights; from a file, it counts as pretrained."""
 
     def make(*, pretrained):
-        backbone = build_backbone("cnn", cnn_file if pretrained else "none", (32, 32))
+        backbone = build_cnn(cnn_file if pretrained else "none")
         assert backbone.pretrained == pretrained
         backbone.model.set_weights(cnn.model.get_weights())
         return backbone
@@ -726,6 +1070,35 @@ def test_thawed_weights_train_but_pretrained_statistics_stay(fresh):
     assert unchanged[kinds(backbone) == "statistic"].all()
     assert unchanged[kinds(backbone) == "norm"].all()
     assert sorted(set(kinds(backbone))) == ["kernel", "norm", "statistic"]
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("last", [1, 4, 6, 18])
+def test_the_last_layers_train_and_those_before_do_not(last, pretrained, fresh):
+    backbone = fresh(pretrained=pretrained)
+    layers = network_of(backbone).layers
+    assert len(layers) == 1 + 4 * 4 + 1
+    chosen = [id(variable) for layer in layers[-last:] for variable in layer.weights]
+    thaw(backbone)  # what trained before counts for nothing
+    thaw(backbone, last)
+    unchanged = np.array(same(*train(backbone)))
+    trains = np.array([id(variable) in chosen for variable in backbone.model.weights])
+    assert trains.sum() == {1: 0, 4: 4, 6: 5, 18: ARRAYS}[last]
+    if pretrained:
+        trains &= kinds(backbone) == "kernel"
+    np.testing.assert_array_equal(~unchanged, trains)
+
+
+@pytest.mark.parametrize("last", [0, -1, 19])
+def test_more_layers_than_there_are(last, fresh):
+    backbone = fresh(pretrained=True)
+    freeze(backbone)
+    with pytest.raises(UsageError) as caught:
+        thaw(backbone, last)
+    assert str(caught.value) == (
+        f"the last {last} layers of cnn cannot be trained: expected 1 to 18, the number of its layers."
+    )
+    assert backbone.model.trainable_weights == []
 
 
 def test_statistics_of_random_weights_move(fresh):
@@ -759,16 +1132,16 @@ def test_freezing_a_network_of_keras(way, tmp_path):
 def test_the_fingerprint_is_equal_for_equal_backbones(cnn, cnn_file):
     assert cnn.fingerprint() == cnn.fingerprint()
     assert len(cnn.fingerprint()) == 64
-    again = build_backbone("cnn", cnn_file, (32, 32))  # layers of other names, weights of another source
+    again = build_cnn(cnn_file)  # layers of other names, weights of another source
     assert again.fingerprint() == cnn.fingerprint()
     freeze(again)
     assert again.fingerprint() == cnn.fingerprint()
 
 
 def test_the_fingerprint_is_another_for_another_name_or_size(cnn):
-    other_size = build_backbone("cnn", "none", (32, 64))
+    other_size = build_cnn("none", (32, 64))
     other_size.model.set_weights(cnn.model.get_weights())
-    turned = build_backbone("cnn", "none", (64, 32))
+    turned = build_cnn("none", (64, 32))
     turned.model.set_weights(cnn.model.get_weights())
     other_name = dataclasses.replace(cnn, name="mobilenet")
     assert len({b.fingerprint() for b in (cnn, other_size, turned, other_name)}) == 4
@@ -776,7 +1149,7 @@ def test_the_fingerprint_is_another_for_another_name_or_size(cnn):
 
 @pytest.mark.parametrize("index", range(ARRAYS))
 def test_the_fingerprint_is_another_if_one_bit_of_one_weight_is(index, cnn, fresh):
-    backbone = Backbone("cnn", (32, 32), "none", keras.models.clone_model(cnn.model))
+    backbone = Backbone("cnn", (32, 32), "none", keras.models.clone_model(cnn.model), SHAPE)
     values = cnn.model.get_weights()
     backbone.model.set_weights(values)
     assert backbone.fingerprint() == cnn.fingerprint()

@@ -24,13 +24,17 @@ from hypothesis import strategies as st
 
 from multilabel import bundle as bundles
 from multilabel.backbones import build_backbone, freeze
-from multilabel.bundle import DESCRIPTION, WEIGHTS, Bundle, check_out, load, save, writing
+from multilabel.bundle import DESCRIPTION, WEIGHTS, Bundle, check_out, load, load_backbone, save, writing
+from multilabel.config import CnnShape
 from multilabel.errors import BundleError, UsageError
-from multilabel.heads import LogitHead
+from multilabel.heads import LogitHead, SoftmaxHead
+from multilabel.labels import Tag
 from multilabel.thresholds import Threshold
 from multilabel.training import build_models
 
 THRESHOLDS = (Threshold(0.25, "tuned", 12), Threshold(1 / 3, "shared", 3), Threshold(0.5, "default", 0))
+COLOURS = ("red", "green", "blue", "grey")
+SHAPES = ("round", "square")
 NOT_A_BUNDLE = "is not a bundle's description; run `multilabel fit` again."
 
 
@@ -42,6 +46,21 @@ def small_bundle(seed=0, attributes=("hat", "scarf", "coat"), thresholds=THRESHO
     head = LogitHead(tuple(attributes), (2.0, 0.5, 1.0), 0.75)
     model = build_models(backbone, [head])[1]
     return Bundle("été 1", backbone, (head,), tuple(thresholds), model, {"created": "today", "pictures": {"a": 7}})
+
+
+def tag_bundle(attributes=("hat", "coat")):
+    """One of two tags and, unless there are none, attributes."""
+    keras.utils.set_random_seed(0)
+    shape = CnnShape(filters=(8, 16), kernel_sizes=(5, 3), dense_units=8, batch_norm="after", dropout=0.25)
+    backbone = build_backbone("cnn", "none", (32, 40), cnn=shape)
+    freeze(backbone)
+    tags = (
+        SoftmaxHead("colour", COLOURS, (0.5, 1.0, 2.0, 4.0), 0.1, 0.75, 3.0, "tag1_colour"),
+        SoftmaxHead("shape", SHAPES, name="tag2_shape"),
+    )
+    heads = (LogitHead(attributes, (1.0,) * len(attributes), 0.5), *tags) if attributes else tags
+    thresholds = THRESHOLDS[: len(attributes)]
+    return Bundle("tags", backbone, heads, thresholds, build_models(backbone, heads)[1])
 
 
 def pixels(n=5):
@@ -130,12 +149,89 @@ def test_several_heads(tmp_path):
         np.testing.assert_array_equal(loaded.model.predict(given_pixels, verbose=0)[name], values)
 
 
+@pytest.mark.parametrize("attributes", [("hat", "coat"), ()])
+def test_tags_beside_attributes_and_alone(tmp_path, attributes):
+    original = tag_bundle(attributes)
+    save(original, tmp_path)
+    loaded = load(tmp_path)
+    assert (loaded.heads, loaded.thresholds) == (original.heads, original.thresholds)
+    assert loaded.attributes == attributes
+    assert loaded.tags == (Tag("colour", COLOURS), Tag("shape", SHAPES))
+    assert loaded.backbone.cnn == original.backbone.cnn
+    assert loaded.backbone.get_config() == original.backbone.get_config()
+    described = strict_json(tmp_path / DESCRIPTION)
+    assert described["schema"] == 1
+    assert described["heads"] == [head.get_config() for head in original.heads]
+    assert [item["attribute"] for item in described["thresholds"]] == list(attributes)
+    given_pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), dtype=np.uint8)
+    found, expected = (bundle.model.predict(given_pixels, verbose=0) for bundle in (loaded, original))
+    assert set(found) == {head.name for head in original.heads}
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_thresholds_without_attributes_are_refused(tmp_path):
+    save(tag_bundle(()), tmp_path)
+    threshold = {"attribute": "hat", "value": 0.5, "source": "default", "positives": 0}
+    describe(tmp_path, {**strict_json(tmp_path / DESCRIPTION), "thresholds": [threshold]})
+    with pytest.raises(BundleError) as error:
+        load(tmp_path)
+    reason = "its thresholds do not belong to its attributes"
+    assert str(error.value) == f"{tmp_path} is damaged ({reason}); run `multilabel fit` again."
+
+
+@pytest.mark.parametrize("image_size", [None, (32, 40), (64, 48)])
+def test_the_backbone_of_a_bundle_at_any_size(tmp_path, image_size):
+    original = tag_bundle()
+    rng = np.random.default_rng(0)  # weights that no network starts with, BatchNorm statistics among them
+    original.backbone.model.set_weights([rng.uniform(0.1, 1, w.shape) for w in original.backbone.model.get_weights()])
+    save(original, tmp_path)
+    backbone = load_backbone(str(tmp_path), image_size)
+    assert backbone.weights == f"bundle {tmp_path.name}"
+    assert backbone.image_size == (image_size or (32, 40))
+    assert backbone.pretrained
+    assert backbone.cnn == original.backbone.cnn
+    assert not backbone.model.trainable_weights
+    for found, expected in zip(backbone.model.get_weights(), original.backbone.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    if backbone.image_size == (32, 40):
+        assert backbone.fingerprint() == original.backbone.fingerprint()
+    build_models(backbone, [LogitHead(("new",), (1.0,), 1.0)])  # other heads fit
+
+
+def test_the_backbone_of_the_bundle_one_is_in(saved, monkeypatch):
+    monkeypatch.chdir(saved)
+    assert load_backbone(".").weights == "bundle model"
+
+
+def test_a_backbone_that_cannot_be_loaded(saved, tmp_path):
+    with pytest.raises(BundleError) as error:
+        load_backbone(tmp_path)
+    assert (
+        str(error.value) == f"{tmp_path} is not a bundle (it holds no {DESCRIPTION}); make one with `multilabel fit`."
+    )
+    with pytest.raises(UsageError) as error:
+        load_backbone(saved, (16, 32))
+    assert str(error.value) == "image size 16x32 is out of range; expected 32 to 4096 pixels a side."
+
+
 def test_the_description_is_strict_json_with_these_fields(saved):
     weights = (saved / WEIGHTS).read_bytes()
     assert strict_json(saved / DESCRIPTION) == {
         "schema": 1,
         "run_name": "été 1",
-        "backbone": {"name": "cnn", "image_size": [32, 32], "weights": "none"},
+        "backbone": {
+            "name": "cnn",
+            "image_size": [32, 32],
+            "weights": "none",
+            "cnn": {
+                "filters": [16, 32, 64, 128],
+                "kernel_sizes": [3],
+                "dense_units": 0,
+                "batch_norm": "before",
+                "dropout": 0.0,
+            },
+        },
         "heads": [
             {
                 "kind": "logit",
@@ -143,6 +239,7 @@ def test_the_description_is_strict_json_with_these_fields(saved):
                 "pos_weight": [2.0, 0.5, 1.0],
                 "coverage": 0.75,
                 "name": "attributes",
+                "weight": 1.0,
             }
         ],
         "thresholds": [
@@ -482,7 +579,10 @@ def changed(description, place, value):
         (["backbone", "image_size"], [32, 10**9], "image size 32x1000000000 is out of range; expected 32 to 4096"),
         (["backbone", "image_size"], [32, 1e999], "cannot convert float infinity to integer"),
         (["backbone", "image_size"], [], "not enough values to unpack (expected 2, got 0)"),
-        (["heads", 0, "kind"], "softmax", "A head is an object whose kind is one of: logit; got "),
+        (["backbone", "cnn"], {"filters": []}, "--filters is empty; expected for each block a whole number from 1 to"),
+        (["backbone", "cnn", "more"], 1, "CnnShape.__init__() got an unexpected keyword argument 'more'"),
+        (["heads", 0, "kind"], "sigmoid", "A head is an object whose kind is one of: logit, softmax; got "),
+        (["heads", 0, "kind"], "softmax", "A softmax head needs tag (a name), classes (a list of names), class_weight"),
         (["heads", 0, "attributes"], ["hat", "scarf"], "A head needs one pos_weight for each attribute; got 3 for 2."),
         (["heads"], None, "'NoneType' object is not iterable"),
         (["thresholds"], [], "its thresholds do not belong to its attributes"),

@@ -93,7 +93,14 @@ def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
         ["broken.jpg", "not a picture that can be read (expected JPEG, PNG, WebP, GIF, BMP or TIFF)"],
     ]
     history = pd.read_csv(bundle / "history.csv")
-    assert list(history.columns) == ["iteration_number", "epoch", "training_loss", "validation_loss"]
+    assert list(history.columns) == [
+        "iteration_number",
+        "epoch",
+        "phase",
+        "training_loss",
+        "validation_loss",
+        "validation_accuracy",
+    ]
     assert history["iteration_number"].tolist() == list(range(1, len(history) + 1))
     assert history["validation_loss"].notna().sum() == 3
     assert json.loads((bundle / "multilabel.json").read_text())["run_name"] == "Test_run"
@@ -119,20 +126,18 @@ def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> 
             assert scores[key]["value"] == pytest.approx(value, abs=1e-12)
 
 
-def test_the_test_part_is_seen_by_nothing_but_the_test(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_test_part_is_seen_by_nothing_but_the_test(folder: Path, tmp_path: Path) -> None:
     """With the parts fixed, other labels for the test part change its scores, and nothing else at all."""
-    import multilabel.pipeline
-
-    parts = np.arange(0, 20), np.arange(20, 30), np.arange(30, 40)
-    monkeypatch.setattr(multilabel.pipeline, "split_parts", lambda *_, **__: parts)
-    arguments = [*QUICK, "--images", folder / "images", "--test-share", "0.25", "--cache", folder / "cache"]
+    parts = ["train"] * 20 + ["val"] * 10 + ["test"] * 10
+    arguments = [*QUICK, "--images", folder / "images", "--split", "part", "--cache", folder / "cache"]
 
     def outcome(flipped: range) -> tuple[list[str], list[dict[str, object]], str]:
-        rows = [f"{number}.jpg,{number % 2},{int(number // 2 % 2 != (number in flipped))}" for number in range(40)]
+        rows = [
+            f"{number}.jpg,{number % 2},{int(number // 2 % 2 != (number in flipped))},{parts[number]}"
+            for number in range(40)
+        ]
         labels, out = tmp_path / "labels.csv", tmp_path / f"model{len(flipped)}"
-        labels.write_text("\n".join(["image,a,b", *rows]))
+        labels.write_text("\n".join(["image,a,b,part", *rows]))
         assert run("fit", "--labels", labels, *arguments, "--out", out).exit_code == 0
         predictions = pd.read_csv(out / "predictions.csv")
         assert predictions["part"].tolist() == ["validation"] * 10 + ["test"] * 10
@@ -233,7 +238,11 @@ def test_thresholds_of_a_call(folder: Path, bundle: Path) -> None:
         (["fit", "--labels", "x", "--val-share", "1"], 2, "1.0 is not in the range 0<x<1"),
         (["fit", "--labels", "x", "--lr", "0"], 2, "0.0 is not in the range x>0"),
         (["fit", "--labels", "x", "--backbone", "resnet5"], 2, "unknown backbone 'resnet5'; did you mean resnet50?"),
-        (["fit", "--labels", "x", "--backbone", "cnn"], 2, "--backbone cnn comes without pretrained weights: "),
+        (
+            ["fit", "--labels", "x", "--backbone", "cnn", "--filters", "8"],
+            2,
+            "--backbone cnn has pretrained weights only in",
+        ),
         (["infer"], 2, "Missing argument 'PATH...'"),
         (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it is no folder); make"),
         (["nothing"], 2, "No such command 'nothing'"),
@@ -500,7 +509,9 @@ def test_ctrl_c_ends_with_one_line(backbone: str, root: Path, tmp_path: Path) ->
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert out == ""
-    kept = " The features are kept, so the same command is quick to train again." if backbone == "frozen" else ""
+    kept = " The same command with --resume continues."
+    if backbone == "frozen":
+        kept = " The features are kept, so the same command is quick to train again."
     assert re.fullmatch(rf"Stopped after \d+ epochs? of training; no bundle was written.{kept}\n", errors)
     assert not (tmp_path / "out").exists()
 

@@ -7,11 +7,29 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 
 from multilabel.errors import DataError
-from multilabel.evaluation import AttributeScores, Evaluation, Score, evaluate, verdicts
-from multilabel.metrics import SCORES, bootstrap, chance_levels
+from multilabel.evaluation import (
+    AttributeScores,
+    ClassScores,
+    Evaluation,
+    Score,
+    TagScores,
+    evaluate,
+    evaluate_tag,
+    verdicts,
+)
+from multilabel.metrics import CLASS_SCORES, SCORES, bootstrap, chance_levels, class_bootstrap, class_chance_levels
 from multilabel.thresholds import Threshold
 
 HALF = Threshold(0.5, "default", 0)
@@ -20,6 +38,9 @@ TUNED_HERE = (
     "The same pictures (validation part) chose the thresholds and decided when to stop training: "
     "precision, recall and F1 are flattering, average precision and AUC a little."
 )
+
+
+GENDERS = ("Men", "Women", "Unisex", "Girls")
 
 
 def example(n=200):
@@ -45,6 +66,28 @@ def judged(auc, positives=40, negatives=60, tuned_here=False, name="attr1"):
     known = positives + negatives
     scores = AttributeScores(name, known, positives, negatives, HALF, nothing, nothing, nothing, nothing, auc)
     return Evaluation("validation part", 120, 120, known, tuned_here, (scores,))
+
+
+def example_tag(n=200, learnt=0.5):
+    """A tag whose classes occur about 100, 60 and 40 times per 200 known labels, and one that never does."""
+    rng = np.random.default_rng(1)
+    y = rng.choice(np.array([0, 1, 2, -1], np.int16), size=n, p=[0.4, 0.24, 0.16, 0.2])
+    p = rng.random((n, 4))
+    p[np.arange(n), y] += learnt
+    return y, (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def tag(**options):
+    return evaluate_tag(*example_tag(), "gender", GENDERS, **{"draws": 200, **options})
+
+
+def judged_tag(accuracy, counts=(60, 50, 10)):
+    """An evaluation of one tag with this accuracy."""
+    nothing = Score(0.5, 0.4, 0.6, 0.5)
+    classes = tuple(ClassScores(name, known, 0.5, 0.5, 0.5) for name, known in zip(GENDERS, counts, strict=False))
+    names = GENDERS[: len(counts)]
+    scores = TagScores("gender", sum(counts), names, accuracy, nothing, nothing, classes)
+    return Evaluation("validation part", 120, 120, sum(counts), False, (), (scores,))
 
 
 def test_values_equal_scikit_learn_without_the_unknown_cells():
@@ -221,3 +264,201 @@ def test_inputs_that_do_not_fit_together_are_refused():
         "Labels of shape (3, 5), probabilities of shape (3, 5), 4 names and 5 thresholds do not fit: "
         "give (n, attributes) twice, then one per attribute."
     )
+
+
+# --- tags
+
+
+def test_values_of_a_tag_equal_scikit_learn_without_the_unknown_cells():
+    y, p = example_tag()
+    known = y != -1
+    truth, called = y[known], p[known].argmax(axis=1)
+    scores = tag()
+    assert (scores.tag, scores.known, scores.classes, scores.occurring) == ("gender", known.sum(), GENDERS, 3)
+    assert scores.accuracy.value == pytest.approx(accuracy_score(truth, called))
+    assert scores.macro_f1.value == pytest.approx(f1_score(truth, called, labels=[0, 1, 2], average="macro"))
+    top3 = top_k_accuracy_score(truth, p[known], k=3, labels=[0, 1, 2, 3])
+    assert scores.top3_accuracy.value == pytest.approx(top3)
+    columns = precision_recall_fscore_support(truth, called, labels=[0, 1, 2, 3], zero_division=0)
+    for name, row, *expected in zip(GENDERS, scores.per_class, *columns, strict=True):
+        assert row.name == name
+        assert (row.precision, row.recall, row.f1, row.known) == pytest.approx(tuple(expected))
+
+
+def test_intervals_and_chance_levels_of_a_tag_are_those_of_its_labels():
+    y, p = example_tag()
+    intervals, chance = class_bootstrap(y, p, draws=200, seed=7), class_chance_levels(y, 4)
+    scores = tag(seed=7)
+    for name in CLASS_SCORES:
+        measured = getattr(scores, name)
+        assert (measured.low, measured.high, measured.chance) == (*intervals[name], chance[name])
+        assert measured.low <= measured.value <= measured.high
+    assert scores.most_common.name == "Men"
+    assert scores.most_common.known / scores.known == scores.accuracy.chance
+
+
+def test_evaluating_a_tag_twice_gives_equal_results():
+    assert tag() == tag()
+    assert tag() != tag(seed=1)
+
+
+def test_attribute_and_tag_labels_are_counted_together():
+    scores, alone = tag(), evaluated()
+    both = evaluated(tags=[scores, scores])
+    assert both.tags == (scores, scores)
+    assert (both.cells, both.known) == (1000 + 2 * 200, alone.known + 2 * scores.known)
+    assert both.macro_f1 == alone.macro_f1
+    assert both.to_json()["attributes"] == alone.to_json()["attributes"]
+    assert both.mean_accuracy == scores.accuracy.value
+
+
+def test_tags_alone():
+    nothing = np.empty((200, 0))
+    evaluation = evaluate(nothing, nothing, [], [], tags=[tag()], part="test part")
+    assert (evaluation.pictures, evaluation.cells, evaluation.known) == (200, 200, tag().known)
+    assert (evaluation.scores, evaluation.left_out) == ((), ())
+    assert math.isnan(evaluation.macro_f1)
+    written = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    assert (written["macro_f1"], written["attributes"]) == (None, {})
+    assert written["mean_accuracy"] == tag().accuracy.value
+
+
+def test_mean_accuracy_is_over_the_tags_with_known_labels():
+    y, p = example_tag()
+    tags = [tag(), evaluate_tag(y, p[:, ::-1], "reversed", GENDERS), evaluate_tag(y * 0 - 1, p, "unknown", GENDERS)]
+    evaluation = evaluated(tags=tags)
+    assert evaluation.mean_accuracy == pytest.approx((tags[0].accuracy.value + tags[1].accuracy.value) / 2)
+    assert math.isnan(evaluated().mean_accuracy)
+    assert evaluated().to_json()["mean_accuracy"] is None
+    assert evaluated().to_json()["tags"] == {}
+
+
+def test_the_json_of_a_tag_is_strict_and_says_everything():
+    scores = tag()
+    y, p = example_tag()
+    evaluation = evaluated(tags=[scores, evaluate_tag(y * 0 - 1, p, "unknown", GENDERS)])
+    written = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    assert written == evaluation.to_json()
+    assert list(written["tags"]) == ["gender", "unknown"]
+    gender = written["tags"]["gender"]
+    assert list(gender) == ["known", "better_than_chance", "accuracy", "macro_f1", "top3_accuracy", "classes"]
+    assert (gender["known"], gender["better_than_chance"]) == (scores.known, True)
+    accuracy = scores.accuracy
+    assert gender["accuracy"] == {
+        "value": accuracy.value,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "chance": accuracy.chance,
+    }
+    assert list(gender["classes"]) == list(GENDERS)
+    women = scores.per_class[1]
+    assert gender["classes"]["Women"] == {
+        "known": women.known,
+        "precision": women.precision,
+        "recall": women.recall,
+        "f1": women.f1,
+    }
+    assert gender["classes"]["Girls"] == {"known": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    nothing = {"value": None, "low": None, "high": None, "chance": None}
+    assert written["tags"]["unknown"]["accuracy"] == nothing
+    assert written["tags"]["unknown"]["better_than_chance"] is False
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        pytest.param(
+            judged_tag(Score(0.52, 0.449, 0.59, 0.5)),
+            "gender is not better than chance: its accuracy of 0.520 has the 95% interval 0.449 to 0.590, which "
+            "includes 0.500 (what always saying Men scores).",
+            id="at chance",
+        ),
+        pytest.param(
+            judged_tag(Score(0.6, 0.5, 0.7, 0.5), counts=(10, 60, 50)),
+            "gender is not better than chance: its accuracy of 0.600 has the 95% interval 0.500 to 0.700, which "
+            "includes 0.500 (what always saying Women scores).",
+            id="an interval that begins at chance includes it",
+        ),
+        pytest.param(
+            judged_tag(Score(0.3, 0.21, 0.4, 0.5)),
+            "gender is worse than chance: its accuracy of 0.300 has the 95% interval 0.210 to 0.400, which lies below "
+            "0.500 (what always saying Men scores).",
+            id="below chance",
+        ),
+        pytest.param(
+            judged_tag(Score(1.0, 1.0, 1.0, 0.8), counts=(60, 4, 4)),
+            "gender cannot be judged: only one of its classes (Men) has at least 5 known labels in the validation "
+            "part, and it takes two.",
+            id="one class with enough labels",
+        ),
+        pytest.param(
+            judged_tag(Score(1.0, 1.0, 1.0, 0.5), counts=(4, 4)),
+            "gender cannot be judged: none of its classes has at least 5 known labels in the validation part, and it "
+            "takes two.",
+            id="no class with enough labels",
+        ),
+        pytest.param(
+            judged_tag(Score(math.nan, math.nan, math.nan, math.nan), counts=(0, 0)),
+            "gender cannot be judged: none of its labels in the validation part is known.",
+            id="no label",
+        ),
+    ],
+)
+def test_a_tag_that_is_not_better_than_chance_is_named(evaluation, expected):
+    assert verdicts(evaluation) == [expected]
+    assert not evaluation.tags[0].better_than_chance
+
+
+def test_a_good_tag_with_enough_labels_needs_no_warning():
+    evaluation = judged_tag(Score(0.7, 0.501, 0.8, 0.5), counts=(60, 50, 10, 0))
+    assert evaluation.tags[0].better_than_chance
+    assert verdicts(evaluation) == []
+
+
+def test_a_good_tag_with_few_labels_of_some_classes_comes_with_a_caution():
+    evaluation = judged_tag(Score(0.9, 0.8, 0.95, 0.5), counts=(60, 50, 9, 0))
+    assert evaluation.tags[0].better_than_chance
+    assert verdicts(evaluation) == [
+        "gender has fewer than 10 known labels of 1 of its 4 classes in the validation part: "
+        "its true macro F1 may lie further away than the interval says."
+    ]
+
+
+def test_sentences_on_attributes_come_before_those_on_tags_and_what_flatters_last():
+    y, p = example_tag(learnt=0.0)
+    evaluation = evaluated(tags=[evaluate_tag(y, p, "gender", GENDERS)])
+    names = [sentence.split()[0] for sentence in verdicts(evaluation)]
+    assert names == ["random", "absent", "everywhere", "unknown", "gender", "The"]
+    assert verdicts(evaluation)[-1] == (
+        "The same pictures (validation part) chose the thresholds and decided when to stop training: "
+        "precision, recall and F1 are flattering, average precision, AUC and the scores of tags a little."
+    )
+    assert evaluation.to_json()["verdicts"] == verdicts(evaluation)
+
+
+def test_without_attributes_there_are_no_thresholds_that_flatter():
+    nothing = np.empty((200, 0))
+    options = {"tags": [tag()], "part": "validation part"}
+    assert verdicts(evaluate(nothing, nothing, [], [], **options)) == [
+        "The same pictures (validation part) decided when to stop training: the scores are a little flattering."
+    ]
+    assert verdicts(evaluate(nothing, nothing, [], [], **options, thresholds_tuned_here=False)) == []
+
+
+@pytest.mark.parametrize("always", [True, False], ids=["always the most common class", "random"])
+def test_a_model_that_ignores_the_picture_is_rarely_called_better_than_chance(always):
+    better = 0
+    y = np.repeat(np.arange(3, dtype=np.int16), [20, 20, 5])
+    for seed in range(200):
+        p = np.random.default_rng(seed).random((len(y), 3))
+        if always:
+            p[:, 0] += 1
+        better += evaluate_tag(y, p, "gender", GENDERS[:3], draws=200, seed=seed).better_than_chance
+    assert better <= (0 if always else 8)  # 2.5% of 200 are 5
+
+
+def test_a_tag_whose_probabilities_are_of_other_classes_is_refused():
+    y, p = example_tag(3)
+    with pytest.raises(DataError) as error:
+        evaluate_tag(y, p, "gender", GENDERS[:3])
+    assert str(error.value) == "gender: probabilities of shape (3, 4) and 3 classes do not fit: give (n, classes)."

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_bundle import small_bundle
+from test_bundle import COLOURS, SHAPES, small_bundle, tag_bundle
 
 from multilabel.errors import UsageError
 from multilabel.images import read_image
-from multilabel.inference import Prediction, expand, predict, with_thresholds, write
+from multilabel.inference import Prediction, TagPrediction, expand, predict, with_thresholds, write
 from multilabel.thresholds import Threshold
 
 NAMES = ("hat", "scarf", "coat")
@@ -42,22 +42,27 @@ def paths(tmp_path_factory):
 def bundle(paths):
     """A model of random weights, whose logits of these pictures are spread around 0."""
     made = small_bundle(thresholds=[Threshold(value, "tuned", 20) for value in (0.3, 0.5, 0.7)])
-    layer = made.model.get_layer("attributes")
-    weights, _ = layer.get_weights()
-    logits = made.model.predict(decoded(paths), verbose=0)["attributes"]
-    scale = 2 / logits.std(axis=0)
-    layer.set_weights([weights * scale, -logits.mean(axis=0) * scale])
-    return made
+    return spread(made, paths)
 
 
-def decoded(paths):
-    return np.stack([read_image(path, (32, 32)) for path in paths])
+def spread(bundle, paths):
+    """The bundle, its logits of these pictures moved and scaled to the mean 0 and the standard deviation 2."""
+    for name, logits in bundle.model.predict(decoded(paths, bundle), verbose=0).items():
+        layer = bundle.model.get_layer(name)
+        weights, _ = layer.get_weights()
+        scale = 2 / logits.std(axis=0)
+        layer.set_weights([weights * scale, -logits.mean(axis=0) * scale])
+    return bundle
+
+
+def decoded(paths, bundle):
+    return np.stack([read_image(path, bundle.backbone.image_size) for path in paths])
 
 
 @pytest.fixture(scope="module")
 def probabilities(bundle, paths):
     """What `predict` must say: the model's own logits of the decoded pictures, through a float64 sigmoid."""
-    return 1 / (1 + np.exp(-bundle.model.predict(decoded(paths), verbose=0)["attributes"].astype(np.float64)))
+    return 1 / (1 + np.exp(-bundle.model.predict(decoded(paths, bundle), verbose=0)["attributes"].astype(np.float64)))
 
 
 def written(predictions, bundle, style):
@@ -172,6 +177,77 @@ def test_predictions_come_while_pictures_are_read_and_memory_stays_bounded(bundl
     assert max(ahead) < 300
 
 
+# --- tags
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    """A model of random weights with tags alone."""
+    return tag_bundle(())
+
+
+@pytest.fixture(scope="module")
+def both(paths):
+    """One with attributes too, whose logits are spread."""
+    return spread(tag_bundle(), paths)
+
+
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_tags_are_the_models_own(both, paths, batch_size):
+    logits = both.model.predict(decoded(paths, both), verbose=0)
+    found = list(predict(both, paths, batch_size=batch_size, min_confidence=0.6))
+    decided = []
+    for name, layer, classes in [("colour", "tag1_colour", COLOURS), ("shape", "tag2_shape", SHAPES)]:
+        exact = np.exp(logits[layer].astype(np.float64))
+        expected = exact / exact.sum(axis=1, keepdims=True)
+        for row, prediction in zip(expected, found, strict=True):
+            tag = prediction.tags[name]
+            best = sorted(classes, key=lambda c, row=row, classes=classes: -row[classes.index(c)])
+            assert [c for c, _ in tag.top] == best[:3]
+            np.testing.assert_allclose([p for _, p in tag.top], np.sort(row)[::-1][:3], rtol=1e-5)
+            assert tag.decided is bool(row.max() >= 0.6)
+            assert {type(p) for _, p in tag.top} == {float}
+            decided.append(tag.decided)
+    assert 0 < sum(decided) < len(decided)  # else this would say little
+    present = [list(prediction.probabilities.values()) for prediction in found]
+    np.testing.assert_allclose(present, 1 / (1 + np.exp(-logits["attributes"].astype(float))), rtol=1e-5)
+    assert all(tuple(prediction.present) == ("hat", "coat") for prediction in found)
+
+
+def test_tags_alone_and_pictures_that_cannot_be_read(tagger, paths):
+    good, broken = predict(tagger, [paths[0], "absent.png"])
+    assert (good.error, good.probabilities, good.present, list(good.tags)) == (None, {}, {}, ["colour", "shape"])
+    assert [len(tag.top) for tag in good.tags.values()] == [3, 2]
+    assert all(tag.decided for tag in good.tags.values())  # by default, all are
+    assert broken == Prediction("absent.png", {}, {}, "no such file")
+    assert broken.tags == {}
+
+
+def test_a_tag_is_decided_from_the_confidence_on(tagger, paths):
+    (prediction,) = predict(tagger, paths[:1])
+    exact = prediction.tags["colour"].top[0][1]
+    for value, decided in [(exact, True), (np.nextafter(exact, 1), False), (np.nextafter(exact, 0), True)]:
+        (again,) = predict(tagger, paths[:1], min_confidence=float(value))
+        assert again.tags["colour"].decided is decided
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
+def test_confidences_that_cannot_be_used(tagger, value):
+    with pytest.raises(UsageError) as error:  # at once, not at the first picture
+        predict(tagger, [], min_confidence=value)
+    assert str(error.value) == f"--min-confidence is {value}; expected a number from 0 to 1, such as 0.5."
+
+
+def test_a_model_of_tags_has_no_thresholds(tagger):
+    assert with_thresholds(tagger, []).thresholds == ()
+    for override in ("0.4", "colour=0.4"):
+        with pytest.raises(UsageError) as error:
+            with_thresholds(tagger, [override])
+        assert str(error.value) == (
+            f"--threshold {override}: the model has no attributes, only tags; use --min-confidence."
+        )
+
+
 # --- thresholds
 
 
@@ -274,9 +350,110 @@ def test_json(bundle, style):
             "scarf": {"probability": 0.5, "threshold": 0.5, "present": False},
             "coat": {"probability": 0.12345678, "threshold": 0.7, "present": False},
         },
+        "tags": {},
     }
-    assert records[1] == {"image": "b.png", "error": "the file is empty", "present": None, "attributes": None}
+    assert records[1] == {
+        "image": "b.png",
+        "error": "the file is empty",
+        "present": None,
+        "attributes": None,
+        "tags": None,
+    }
     assert [record["present"] for record in records] == [["hat"], None, ["hat", "scarf", "coat"], []]
+
+
+RED = TagPrediction((("red", 0.931), ("grey", 0.05), ("blue", 0.01234567)), True)
+UNDECIDED = TagPrediction((("red", 0.41), ("green", 0.4), ("blue", 0.1)), False)
+SQUARE = TagPrediction((("square", 0.875), ("round", 0.125)), True)
+ATTRIBUTES = ({"hat": 0.9, "coat": 0.1}, {"hat": True, "coat": False})
+NONE = ({"hat": 0.1, "coat": 0.1}, {"hat": False, "coat": False})
+
+
+def tagged(*attributes):
+    """Predictions of tags beside these attributes: decided, undecided, broken."""
+    attributes = attributes or ({}, {})
+    return [
+        Prediction("a.png", *attributes, tags={"colour": RED, "shape": SQUARE}),
+        Prediction("b.png", *attributes, tags={"colour": UNDECIDED, "shape": SQUARE}),
+        Prediction("c.png", {}, {}, "the file is empty"),
+    ]
+
+
+def test_tags_in_text(both, tagger):
+    assert written(tagged(), tagger, "text") == (
+        "a.png: colour red 0.93, shape square 0.88\n"
+        "b.png: colour undecided (red 0.41), shape square 0.88\n"
+        "c.png: error: the file is empty\n",
+        1,
+    )
+    assert written([tagged(*ATTRIBUTES)[0], tagged(*NONE)[1], tagged()[2]], both, "text") == (
+        "a.png: hat 0.90  (absent: coat 0.10); colour red 0.93, shape square 0.88\n"
+        "b.png: none  (absent: hat 0.10, coat 0.10); colour undecided (red 0.41), shape square 0.88\n"
+        "c.png: error: the file is empty\n",
+        1,
+    )
+
+
+def test_tags_in_csv(both, tagger):
+    assert written(tagged(), tagger, "csv") == (
+        "image,colour_class,colour_probability,shape_class,shape_probability,error\n"
+        "a.png,red,0.931,square,0.875,\n"
+        "b.png,,0.41,square,0.875,\n"
+        "c.png,,,,,the file is empty\n",
+        1,
+    )
+    assert written(tagged(*ATTRIBUTES), both, "csv") == (
+        "image,hat_present,coat_present,hat_probability,coat_probability,"
+        "colour_class,colour_probability,shape_class,shape_probability,error\n"
+        "a.png,1,0,0.9,0.1,red,0.931,square,0.875,\n"
+        "b.png,1,0,0.9,0.1,,0.41,square,0.875,\n"
+        "c.png,,,,,,,,,the file is empty\n",
+        1,
+    )
+
+
+@pytest.mark.parametrize("style", ["json", "jsonl"])
+def test_tags_in_json(both, tagger, style):
+    def records(predictions, bundle):
+        text, failed = written(predictions, bundle, style)
+        assert failed == 1
+        return json.loads(text) if style == "json" else [json.loads(line) for line in text.splitlines()]
+
+    colour = {
+        "class": "red",
+        "probability": 0.931,
+        "top": [
+            {"class": "red", "probability": 0.931},
+            {"class": "grey", "probability": 0.05},
+            {"class": "blue", "probability": 0.01234567},
+        ],
+    }
+    shape = {
+        "class": "square",
+        "probability": 0.875,
+        "top": [{"class": "square", "probability": 0.875}, {"class": "round", "probability": 0.125}],
+    }
+    first, second, broken = records(tagged(), tagger)
+    assert first == {
+        "image": "a.png",
+        "error": None,
+        "present": [],
+        "attributes": {},
+        "tags": {"colour": colour, "shape": shape},
+    }
+    assert (second["tags"]["colour"]["class"], second["tags"]["colour"]["probability"]) == (None, 0.41)
+    assert [item["class"] for item in second["tags"]["colour"]["top"]] == ["red", "green", "blue"]
+    assert second["tags"]["shape"] == shape
+    assert broken == {
+        "image": "c.png",
+        "error": "the file is empty",
+        "present": None,
+        "attributes": None,
+        "tags": None,
+    }
+    first = records(tagged(*ATTRIBUTES), both)[0]
+    assert (first["present"], first["tags"]) == (["hat"], {"colour": colour, "shape": shape})
+    assert first["attributes"]["coat"] == {"probability": 0.1, "threshold": 1 / 3, "present": False}
 
 
 @pytest.mark.parametrize(

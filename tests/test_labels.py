@@ -1,502 +1,29 @@
+"""Tables, where their pictures are, and what becomes of rare classes."""
+
 from __future__ import annotations
 
-import codecs
-import csv
-import errno
-import io
-import os
-import random
-import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from malformed import DAMAGES, good_label_file, malformed_label_files
 
-from multilabel.errors import DataError, LabelError, MultilabelError, UsageError
-from multilabel.labels import UNKNOWN, LabelTable, class_counts, locate_images, pos_weight, read_labels
-
-Write = Callable[[str | bytes], Path]
-
-
-@pytest.fixture(scope="session")
-def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
-    """Write one labels file; session-wide, so that Hypothesis can use it too."""
-    path = tmp_path_factory.mktemp("labels") / "labels.txt"
-
-    def write_file(content: str | bytes) -> Path:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write_file
+from multilabel.errors import DataError, UsageError
+from multilabel.formats import read_labels
+from multilabel.labels import UNKNOWN, LabelTable, Tag, class_counts, locate_images, pool_rare, pos_weight
 
 
 def as_lists(table: LabelTable) -> tuple[list[str], list[list[int]], list[str]]:
     return list(table.images), table.y.tolist(), list(table.names)
 
 
-def line_problems(path: Path, **options: object) -> list[tuple[int, str]]:
-    with pytest.raises(LabelError) as caught:
-        read_labels(path, **options)
-    return caught.value.problems
-
-
-# Reading
-
-
 def test_unknown_is_minus_one() -> None:
     assert UNKNOWN == -1
-
-
-def test_aimonk(write: Write) -> None:
-    table = read_labels(write("image_0.jpg 1 NA 0 1\nimage_1.jpg 0 0 1 NA\n"))
-    assert table.images == ("image_0.jpg", "image_1.jpg")
-    assert table.y.tolist() == [[1, -1, 0, 1], [0, 0, 1, -1]]
-    assert table.y.dtype == np.int8
-    assert table.names == ("attr1", "attr2", "attr3", "attr4")
-    assert table.notes == ()
-
-
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_header(write: Write, separator: str) -> None:
-    lines = ["image,long sleeves,dress", "a.jpg,1,", "b c.jpg,,0"]
-    table = read_labels(write("\n".join(lines).replace(",", separator)))
-    expected = (["a.jpg", "b c.jpg"], [[1, -1], [-1, 0]], ["long sleeves", "dress"])
-    assert as_lists(table) == expected
-    assert as_lists(read_labels(write("\n".join(lines)), format="csv")) == expected
-
-
-@pytest.mark.parametrize(
-    ("spellings", "value"),
-    [
-        ("1 1.0", 1),
-        ("0 0.0", 0),
-        ("NA na Na NaN NAN nan ? -1 -1.0", -1),
-    ],
-)
-def test_spellings(write: Write, spellings: str, value: int) -> None:
-    rows = [f"{n}.jpg {token} 1" for n, token in enumerate(spellings.split())]
-    assert read_labels(write("\n".join(rows))).y.tolist() == [[value, 1]] * len(rows)
-    rows = [row.replace(" ", ",") for row in rows]
-    assert read_labels(write("\n".join(["image,a,b", *rows]))).y.tolist() == [[value, 1]] * len(rows)
-
-
-@pytest.mark.parametrize(
-    ("line", "image"),
-    [
-        ("my photo.jpg 1 0", "my photo.jpg"),
-        ("my  photo .PNG\t1 0", "my  photo .PNG"),
-        ("1 0 NA.jpeg 1 0", "1 0 NA.jpeg"),
-        ("a.jpg copy.webp 1 0", "a.jpg copy.webp"),
-        ("a,b;c.jpg 1 0", "a,b;c.jpg"),
-        ('"a".jpg 1 0', '"a".jpg'),
-        ("dir\\a.jpg 1 0", "dir\\a.jpg"),
-        ("Screenshot 9.41\u202fAM.png 1 0", "Screenshot 9.41\u202fAM.png"),
-        ("my photo 1 0", "my photo"),
-        ("12345 1 0", "12345"),
-        ("1 1 0", "1"),
-    ],
-)
-def test_file_names_in_white_space_files(write: Write, line: str, image: str) -> None:
-    table = read_labels(write(f"{line}\nother.jpg 0 NA\n"))
-    assert table.images == (image, "other.jpg")
-    assert table.y.tolist() == [[1, 0], [0, -1]]
-
-
-def test_names_settle_how_many_fields_are_labels(write: Write) -> None:
-    path = write("photo 1 1 0\nphoto 2 1 0\nphoto 0 1 1\n")
-    assert read_labels(path, names=["a", "b"]).images == ("photo 1", "photo 2", "photo 0")
-
-
-@pytest.mark.parametrize("format", ["auto", "aimonk"])
-def test_names_override(write: Write, format: str) -> None:
-    assert read_labels(write("a.jpg 1 0\n"), format=format, names=["x", " y  z "]).names == ("x", "y z")
-
-
-def test_names_override_a_header_even_a_wrong_one(write: Write) -> None:
-    assert read_labels(write("image,a,a,\nx.jpg,1,0,1\n"), names=("p", "q", "r")).names == ("p", "q", "r")
-
-
-def test_spaces_around_delimiters(write: Write) -> None:
-    table = read_labels(write('image, "a, b", c\nx.jpg , "1", 0 \n'))
-    assert as_lists(table) == (["x.jpg"], [[1, 0]], ["a, b", "c"])
-
-
-def test_format_overrides_content(write: Write) -> None:
-    path = write("image\t0\t1\nb.jpg\t1\t0\nc.jpg\t0\t0\n")
-    assert read_labels(path).images == ("image", "b.jpg", "c.jpg")
-    assert line_problems(path, format="tsv") == [
-        (1, "'image<tab>0<tab>1' is a row of labels; expected a header like image<tab>attr1<tab>...")
-    ]
-    path = write("x,y 1 0\nb.jpg 1 0\n")
-    assert read_labels(path, format="aimonk").images == ("x,y", "b.jpg")
-
-
-def test_line_numbers_count_lines_inside_quotes_comments_and_blank_lines(write: Write) -> None:
-    content = '# "a comment, with a quote\n\nimage,a,b\n"x.jpg","1\n\n","0"\n# "\n,,\n"y.jpg",2,0\n'
-    assert line_problems(write(content)) == [(9, "y.jpg: a is '2'; expected 1, 0 or NA")]
-    assert as_lists(read_labels(write(content.replace(",2,", ",1,")))) == (
-        ["x.jpg", "y.jpg"],
-        [[1, 0], [1, 0]],
-        ["a", "b"],
-    )
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_counts_once(write: Write, end: str) -> None:
-    path = write(end.join(["a.jpg 1 0", "", "b.jpg 2 0"]))
-    assert line_problems(path) == [(3, "b.jpg: attr1 is '2'; expected 1, 0 or NA")]
-
-
-def test_only_line_ends_end_lines(write: Write) -> None:
-    path = write("a\x0cb\x85c.jpg 1 0\nd.jpg 2 0\n")
-    assert line_problems(path) == [(2, "d.jpg: attr1 is '2'; expected 1, 0 or NA")]
-
-
-def test_joined_files_with_byte_order_marks(write: Write) -> None:
-    half = codecs.BOM_UTF8 + b"a.jpg 1 0\n"
-    assert read_labels(write(half + half.replace(b"a", b"b"))).images == ("a.jpg", "b.jpg")
-
-
-# Merging
-
-
-def test_repeated_rows_are_merged(write: Write) -> None:
-    content = "a.jpg 1 NA NA\nb.jpg 0 0 0\n./a.jpg NA 0 NA\na.jpg 1 0 NA\nx/../b.jpg 0 NA 0\n"
-    table = read_labels(write(content))
-    assert as_lists(table) == (["a.jpg", "b.jpg"], [[1, 0, -1], [0, 0, 0]], ["attr1", "attr2", "attr3"])
-    assert table.notes == ("Repeated rows merged into the first row of their picture: 3.",)
-
-
-def test_contradictions_name_the_line_that_said_otherwise(write: Write) -> None:
-    content = "image_7.jpg 1 NA NA\nb.jpg 1 1 1\nimage_7.jpg NA 1 NA\n./image_7.jpg 0 0 1\n"
-    assert line_problems(write(content)) == [
-        (4, "./image_7.jpg: attr1 is 0, but line 1 says 1"),
-        (4, "./image_7.jpg: attr2 is 0, but line 3 says 1"),
-    ]
-
-
-def test_contradictions_name_the_first_line_that_said_otherwise(write: Write) -> None:
-    path = write("a.jpg 1\na.jpg 1\na.jpg 0\n")
-    assert line_problems(path) == [(3, "a.jpg: attr1 is 0, but line 1 says 1")]
-
-
-def test_a_row_that_completes_and_contradicts_is_an_error(write: Write) -> None:
-    path = write("image,a,b\nx.jpg,,0\nx.jpg,1,1\n")
-    assert line_problems(path) == [(3, "x.jpg: b is 1, but line 2 says 0")]
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([1, 0, -1])), min_size=1, max_size=8))
-def test_merging_against_sets_of_known_labels(write: Write, rows: list[tuple[str, int]]) -> None:
-    path = write("".join(f"{image}.jpg {value}\n" for image, value in rows))
-    known = {image: {value for name, value in rows if name == image} - {-1} for image, _ in rows}
-    if any(len(values) > 1 for values in known.values()):
-        assert all("but line" in what for _, what in line_problems(path))
-    else:
-        table = read_labels(path)
-        assert table.y.tolist() == [[max(values, default=-1)] for values in known.values()]
-        assert table.notes == (() if len(rows) == len(known) else (table.notes[0],))
-
-
-# Refusing
-
-
-def test_all_bad_lines_are_reported_at_once(write: Write) -> None:
-    path = write("a.jpg 1 0\nb.jpg yes 0\nc.jpg 1\nd.jpg 1 0 1\n# fine\nb.jpg 1 maybe\na.jpg 0 0\ne.jpg\n")
-    with pytest.raises(LabelError) as caught:
-        read_labels(path)
-    assert str(caught.value) == (
-        f"{path}: 6 lines cannot be used; correct them and run again.\n"
-        "  line 2: b.jpg: attr1 is 'yes'; expected 1, 0 or NA\n"
-        "  line 3: c.jpg: labels found: 1, expected: 2\n"
-        "  line 4: d.jpg: labels found: 3, expected: 2\n"
-        "  line 6: b.jpg: attr2 is 'maybe'; expected 1, 0 or NA\n"
-        "  line 7: a.jpg: attr1 is 0, but line 1 says 1\n"
-        "  line 8: e.jpg: labels found: 0, expected: 2"
-    )
-
-
-def test_problems_are_in_file_order(write: Write) -> None:
-    assert line_problems(write("a.jpg 1 2\nb.jpg 1 c.jpg 0 1\nan other line\n")) == [
-        (1, "a.jpg: attr2 is '2'; expected 1, 0 or NA"),
-        (2, "'b.jpg 1 c.jpg 0 1' holds two rows; put each on a line of its own"),
-        (3, "an: attr1 is 'other'; expected 1, 0 or NA"),
-        (3, "an: attr2 is 'line'; expected 1, 0 or NA"),
-    ]
-
-
-def test_every_nameless_attribute_is_reported(write: Write) -> None:
-    assert line_problems(write("image,,b,\nx.jpg,1,1,1\n")) == [
-        (1, "header: attribute 1 has no name"),
-        (1, "header: attribute 3 has no name"),
-    ]
-
-
-GOOD = "\nx.jpg 1 0\ny.jpg 0 1\nz.jpg 0 1"
-CSV = "image,a,b\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "line", "problem"),
-    [
-        ("a.jpg 1 0.5" + GOOD, 1, "a.jpg: attr2 is '0.5'; expected 1, 0 or NA"),
-        ("a.jpg 1 0,5" + GOOD, 1, "a.jpg: attr2 is '0,5'; expected 1, 0 or NA"),
-        ("a.jpg 1 \x1b[2J" + GOOD, 1, r"a.jpg: attr2 is '\x1b[2J'; expected 1, 0 or NA"),
-        ("a.jpg 1 " + "9" * 999 + GOOD, 1, f"a.jpg: attr2 is '{'9' * 100}...'; expected 1, 0 or NA"),
-        ("a.jpg" + GOOD, 1, "a.jpg: labels found: 0, expected: 2"),
-        ("my a.jpg 1" + GOOD, 1, "my a.jpg: labels found: 1, expected: 2"),
-        ("x 1" + GOOD, 1, "x: labels found: 1, expected: 2"),
-        ("my photo no" + GOOD, 1, "'my photo no' looks like a header; remove it and use --names"),
-        ("# c\nimage a b" + GOOD, 2, "'image a b' looks like a header; remove it and use --names"),
-        ("a.jpg 1 0b.jpg 0 1" + GOOD, 1, "'a.jpg 1 0b.jpg 0 1' holds two rows; put each on a line of its own"),
-        ("a.jpg 1 b.jpg 0 1" + GOOD, 1, "'a.jpg 1 b.jpg 0 1' holds two rows; put each on a line of its own"),
-        (CSV + "a.jpg,1,no\n", 2, "a.jpg: b is 'no'; expected 1, 0 or NA"),
-        (CSV + "a.jpg,1\n", 2, "a.jpg: labels found: 1, expected: 2"),
-        (CSV + "a.jpg,1,0,\n", 2, "a.jpg: labels found: 3, expected: 2"),
-        (CSV + "a.jpg\n", 2, "a.jpg: labels found: 0, expected: 2"),
-        (CSV + ",1,0\n", 2, "there is no file name in the first column"),
-        (CSV + '"b.jpg\nc.jpg",1,0\n', 2, r"""'b.jpg\nc.jpg' goes over several lines; is a quote (") missing?"""),
-        (CSV + '"a.jpg,1,0\n', 2, "the line cannot be split into fields (unexpected end of data); check its quotes"),
-        ('image,"a\nx.jpg,1\n', 1, "the line cannot be split into fields (unexpected end of data); check its quotes"),
-        ("image,a,b,a\nx.jpg,1,0,1\n", 1, "header: 'a' is there more than once"),
-        ("\n# c\nimage,a,,c\nx.jpg,1,0,1\n", 3, "header: attribute 2 has no name"),
-        ("image,\nx.jpg,1\n", 1, "header: attribute 1 has no name"),
-        ('image,"a\nx.jpg,1\n"\ny.jpg,1\n', 1, 'the header goes over several lines; is a quote (") missing?'),
-        ("a.jpg,1,0,NA\nb.jpg,1,0,1\n", 1, "'a.jpg,1,0,NA' is a row of labels; expected a header like image,attr1,..."),
-        ("a.jpg;1;no\n", 1, "'a.jpg;1;no' is a row of labels; expected a header like image;attr1;..."),
-        ("12345,1,0\n", 1, "'12345,1,0' is a row of labels; expected a header like image,attr1,..."),
-    ],
-)  # fmt: skip
-def test_message_of_a_bad_line(write: Write, content: str, line: int, problem: str) -> None:
-    path = write(content)
-    assert line_problems(path) == [(line, problem)]
-    if line == 1:
-        with pytest.raises(LabelError, match="1 line cannot be used; correct it and run again") as caught:
-            read_labels(path)
-        assert str(caught.value).startswith(f"{path}: ")
-
-
-def test_bad_header_and_bad_rows_are_reported_together(write: Write) -> None:
-    assert line_problems(write("image,a,a\nx.jpg,1,no\n")) == [
-        (1, "header: 'a' is there more than once"),
-        (2, "x.jpg: a is 'no'; expected 1, 0 or NA"),
-    ]
-
-
-def test_a_column_is_needed(write: Write) -> None:
-    expected = [(1, "there are no columns of attributes; expected a header like image,attr1,...")]
-    assert line_problems(write("image\na.jpg\n"), format="csv") == expected
-
-
-NO_LABELS = "holds no labels; it is empty or only comments."
-NO_LINE = "no line holds labels; expected lines like 'image_0.jpg 1 NA', or a CSV file with a header."
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"", NO_LABELS),
-        (codecs.BOM_UTF8, NO_LABELS),
-        (b"\r\n \t\r\n", NO_LABELS),
-        (b"# a.jpg 1 0\n  # b.jpg 1 0\n", NO_LABELS),
-        (b"a.jpg\nb.jpg\n", NO_LINE),
-        (b"image,a,b\n\n# x.jpg,1,0\n", "there are no rows below the header."),
-        (b"a.jpg 1\nb.jpg \0", "is not UTF-8 text (byte 0x00 at position 14); save the labels as UTF-8 text."),
-        (b"caf\xe9.jpg 1\n", "is not UTF-8 text (byte 0xe9 at position 3); save the labels as UTF-8 text."),
-        (
-            codecs.BOM_UTF8 + b"a\xff.jpg 1\n",
-            "is not UTF-8 text (byte 0xff at position 4); save the labels as UTF-8 text.",
-        ),
-        (
-            codecs.BOM_UTF16_LE + b"a\0b",
-            "is not UTF-16 text (byte 0x62 at position 4); save the labels as UTF-8 text.",
-        ),
-        (
-            codecs.BOM_UTF16_BE + b"\0a\0\0",
-            "is not UTF-16 text (byte 0x00 at position 4); save the labels as UTF-8 text.",
-        ),
-    ],
-)
-def test_message_of_a_bad_file(write: Write, content: bytes, problem: str) -> None:
-    path = write(content)
-    with pytest.raises(DataError) as caught:
-        read_labels(path)
-    assert str(caught.value) == f"{path}: {problem}"
-
-
-def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, reason in (
-        (tmp_path / "absent.txt", os.strerror(errno.ENOENT)),
-        (tmp_path, os.strerror(errno.EISDIR)),
-        (tmp_path / "absent.txt" / "labels.txt", os.strerror(errno.ENOENT)),
-        (tmp_path / ("x" * 300), os.strerror(errno.ENAMETOOLONG)),
-        (Path("a\0b"), "embedded null byte"),
-    ):
-        with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read ({reason}); is --labels right?")):
-            read_labels(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "names", "counts"),
-    [
-        ("a.jpg 1 0\n", ["a"], "attributes in the file: 2, names given: 1"),
-        ("a.jpg 1 0\n", [], "attributes in the file: 2, names given: 0"),
-        ("image,a\nb.jpg,1\n", ["a", "b"], "attributes in the file: 1, names given: 2"),
-    ],
-)
-def test_message_of_a_wrong_number_of_names(write: Write, content: str, names: list[str], counts: str) -> None:
-    path = write(content)
-    with pytest.raises(UsageError) as caught:
-        read_labels(path, names=names)
-    assert str(caught.value) == f"{path}: {counts}; give one name for each attribute."
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"names": ["a", "a"]}, "The given names cannot be used: 'a' is there more than once."),
-        ({"names": ["a", " "]}, "The given names cannot be used: attribute 2 has no name."),
-        ({"format": "json"}, "'json' is not a format of labels files; choose from auto, aimonk, csv, tsv."),
-    ],
-)
-def test_message_of_a_wrong_call(write: Write, options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        read_labels(write("a.jpg 1 0\n"), **options)
-    assert str(caught.value) == message
-
-
-MALFORMED = list(malformed_label_files(200))
-
-
-def test_there_are_two_hundred_malformed_files_of_every_kind() -> None:
-    assert len({content for _, content in MALFORMED}) > 150
-    assert {kind for kind, _ in MALFORMED} == set(DAMAGES)
-    again = list(malformed_label_files(200))
-    assert again == MALFORMED
-
-
-@pytest.mark.parametrize("content", [pytest.param(c, id=f"{n}-{kind}") for n, (kind, c) in enumerate(MALFORMED)])
-def test_malformed_files_are_refused(write: Write, content: bytes) -> None:
-    path = write(content)
-    with pytest.raises(MultilabelError) as caught:
-        read_labels(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert len(message) > len(f"{path}: ") + 20
-    assert all(len(line) < 500 and line.isprintable() for line in message.split("\n"))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_what_malformed_files_are_made_from_is_accepted(write: Write, seed: int) -> None:
-    table = read_labels(write(good_label_file(random.Random(seed))))
-    assert table.y.shape == (20, 3)
-
-
-# Properties
-
-SPELLINGS = {1: ["1", "1.0"], 0: ["0", "0.0"], -1: ["NA", "na", "NaN", "nan", "?", "-1", "-1.0"]}
-ENCODINGS = {
-    "utf-8": b"",
-    "utf-8-sig": b"",  # these two codecs write the mark themselves
-    "utf-16": b"",
-    "utf-16-be": codecs.BOM_UTF16_BE,
-}
-WORDS = st.sampled_from(["a", "photo", "1", "0", "NA", "é漢", "it's", 'say"so"', "x,y", "p;q", "dir/b", ".hid", "(1)"])
-SUFFIXES = st.sampled_from([".jpg", ".JPEG", ".png", ".webp", ".Gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif"])
-PICTURES = st.builds(
-    lambda words, gap, suffix: gap.join(words) + suffix,
-    st.lists(WORDS, min_size=1, max_size=3),
-    st.sampled_from([" ", "  "]),
-    SUFFIXES,
-)
-ATTRIBUTES = st.builds(
-    lambda words, number: " ".join([*words, f"n{number}"]), st.lists(WORDS, max_size=2), st.integers(0, 99)
-)
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> LabelTable:
-    images = draw(st.lists(PICTURES, min_size=1, max_size=6, unique_by=os.path.normpath))
-    names = draw(st.lists(ATTRIBUTES, min_size=1, max_size=4, unique=True))
-    cells = st.lists(st.sampled_from([1, 0, -1]), min_size=len(names), max_size=len(names))
-    return LabelTable(tuple(images), np.array([draw(cells) for _ in images], np.int8), tuple(names))
-
-
-def spell(draw: st.DrawFn, table: LabelTable, *, blank: bool) -> list[list[str]]:
-    """Return the rows of a file with every cell in a random spelling."""
-    rows = []
-    for image, values in zip(table.images, table.y.tolist(), strict=True):
-        tokens = [draw(st.sampled_from(SPELLINGS[v] + ["", " "] * (blank and v == -1))) for v in values]
-        rows.append([image, *tokens])
-    return rows
-
-
-def dress(draw: st.DrawFn, lines: list[str]) -> bytes:
-    """Return the file's bytes with random comments, blank lines, line ends, byte order mark and encoding."""
-    extra = st.sampled_from(["", "  ", "# a comment", '#"x,1', "\t# a.jpg 1 0"])
-    for _ in range(draw(st.integers(0, 3))):
-        lines.insert(draw(st.integers(0, len(lines))), draw(extra))
-    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    text = end.join(lines) + draw(st.sampled_from(["", end]))
-    encoding = draw(st.sampled_from(sorted(ENCODINGS)))
-    return ENCODINGS[encoding] + text.encode(encoding)
-
-
-@settings(max_examples=250, deadline=None, derandomize=True)
-@given(st.data(), tables())
-def test_white_space_round_trip(write: Write, data: st.DataObject, table: LabelTable) -> None:
-    gap = data.draw(st.sampled_from([" ", "\t", "   ", " \t"]))
-    lines = [gap.join(row) for row in spell(data.draw, table, blank=False)]
-    path = write(dress(data.draw, lines))
-    for format in ("auto", "aimonk"):
-        assert as_lists(read_labels(path, format=format, names=table.names)) == as_lists(table)
-        unnamed = read_labels(path, format=format)
-        assert unnamed.names == tuple(f"attr{k}" for k in range(1, len(table.names) + 1))
-        assert unnamed.y.tolist() == table.y.tolist()
-
-
-@settings(max_examples=250, deadline=None, derandomize=True)
-@given(st.data(), tables(), st.sampled_from([",", ";", "\t"]))
-def test_delimited_round_trip(write: Write, data: st.DataObject, table: LabelTable, delimiter: str) -> None:
-    buffer = io.StringIO()
-    quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=quoting)
-    writer.writerow([data.draw(st.sampled_from(["image", "", "file name"])), *table.names])
-    writer.writerows(spell(data.draw, table, blank=True))
-    path = write(dress(data.draw, buffer.getvalue().splitlines()))
-    for format in ("auto", "tsv" if delimiter == "\t" else "csv"):
-        assert as_lists(read_labels(path, format=format)) == as_lists(table)
-
-
-PIECES = ["a.jpg", "b c.png", "image", "attr", "1", "0", "NA", "2", "ü", "#", "\ufeff", "\0", *' \t,;"\n\r']
-
-
-@settings(max_examples=500, deadline=None, derandomize=True)
-@given(
-    st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)),
-    st.sampled_from(["auto", "aimonk", "csv", "tsv"]),
-    st.sampled_from([None, ("x",), ("x", "y")]),
-)
-def test_arbitrary_content_is_a_table_or_a_clear_error(
-    write: Write, content: str | bytes, format: str, names: tuple[str, ...] | None
-) -> None:
-    path = write(content)
-    try:
-        table = read_labels(path, format=format, names=names)
-    except MultilabelError:
-        return
-    assert table.y.dtype == np.int8
-    assert table.y.shape == (len(table.images), len(table.names))
-    assert table.y.size > 0
-    assert np.isin(table.y, [1, 0, -1]).all()
-    assert all(table.images)
-    assert all(table.names)
 
 
 # The table
@@ -510,6 +37,19 @@ def test_take() -> None:
         assert taken.notes == ("note",)
     assert table.take(np.array([True, False, True])).images == ("a", "c")
     assert table.take([]).y.shape == (0, 1)
+
+
+def test_take_takes_tags_and_parts() -> None:
+    tags = (Tag("t", ("x", "y")), Tag("u", ("p", "q")))
+    tag_y = np.array([[0, 1], [1, -1], [-1, 0]], np.int16)
+    table = LabelTable(("a", "b", "c"), np.empty((3, 0), np.int8), (), (), tags, tag_y, ("test", "", "training"))
+    taken = table.take([2, 0])
+    assert (taken.images, taken.y.shape, taken.tags) == (("c", "a"), (2, 0), tags)
+    assert taken.tag_y.tolist() == [[-1, 0], [0, 1]]
+    assert taken.tag_y.dtype == np.int16
+    assert taken.parts == ("training", "test")
+    plain = LabelTable(("a", "b"), np.zeros((2, 1), np.int8), ("x",))
+    assert (plain.tag_y.shape, plain.take([0]).tag_y.shape, plain.take([0]).parts) == ((2, 0), (1, 0), None)
 
 
 def test_pos_weight_against_a_plain_loop() -> None:
@@ -614,19 +154,133 @@ def test_one_file_under_two_names(folder: Path) -> None:
     assert str(caught.value) == f"{labels}: 'a.jpg' and 'images/a.jpg' are the same file; name it once."
 
 
-# The real file, and the floor
+def test_pictures_beside_a_folder_of_labels(folder: Path) -> None:
+    (folder / "styles").mkdir()
+    for labels in (folder / "styles", f"{folder / 'styles'}/"):
+        table, absent = locate_images(named("a.jpg", "c.jpg"), labels, None)
+        assert table.images == (str(folder / "images/a.jpg"), str(folder / "c.jpg"))
+        assert absent == ()
+
+
+def test_located_tables_keep_tags_and_parts(folder: Path) -> None:
+    tags, tag_y = (Tag("t", ("x", "y")),), np.array([[0], [1], [-1]], np.int16)
+    images = ("a.jpg", "z.jpg", "c.jpg")
+    table = LabelTable(images, np.empty((3, 0), np.int8), (), (), tags, tag_y, ("test", "", "training"))
+    located, absent = locate_images(table, folder / "labels.csv", None)
+    assert absent == ("z.jpg",)
+    assert (located.tags, located.tag_y.tolist(), located.parts) == (tags, [[0], [-1]], ("test", "training"))
+
+
+# Rare classes
+
+
+def tagged(*labels: str, classes: str = "") -> LabelTable:
+    """One tag; a character is a class, and `?` unknown."""
+    names = tuple(sorted(set(classes or labels) - {"?"}))
+    tag_y = np.array([[-1 if label == "?" else names.index(label)] for label in labels], np.int16).reshape(-1, 1)
+    images = tuple(f"{number}.jpg" for number in range(len(labels)))
+    return LabelTable(images, np.empty((len(labels), 0), np.int8), (), (), (Tag("t", names),), tag_y)
+
+
+def said(table: LabelTable, column: int = 0) -> list[str]:
+    return ["?" if number < 0 else table.tags[column].classes[number] for number in table.tag_y[:, column]]
+
+
+def test_rare_classes_are_pooled_or_dropped() -> None:
+    table = tagged(*"aaabbbcdd??")
+    pooled, rare = pool_rare(table, min_count=3)
+    assert pooled.tags == (Tag("t", ("a", "b", "None")),)
+    assert said(pooled) == ["a"] * 3 + ["b"] * 3 + ["None"] * 3 + ["?"] * 2
+    assert pooled.tag_y.dtype == np.int16
+    dropped, dropped_too = pool_rare(table, min_count=3, rare="drop")
+    assert dropped.tags == (Tag("t", ("a", "b")),)
+    assert said(dropped) == ["a"] * 3 + ["b"] * 3 + ["?"] * 5
+    assert rare == dropped_too == {"t": {"c": 1, "d": 2}}
+    assert table.tags[0].classes == ("a", "b", "c", "d")
+    assert said(table) == list("aaabbbcdd??")
+
+
+def test_an_existing_pool_takes_in_and_is_exempt() -> None:
+    table, rare = pool_rare(tagged(*"aaabccc"), min_count=2, pool_name="b")
+    assert (table.tags[0].classes, rare) == (("a", "b", "c"), {})
+    table, rare = pool_rare(tagged(*"aaabcdd"), min_count=2, pool_name="b")
+    assert (table.tags[0].classes, said(table), rare) == (("a", "d", "b"), list("aaabbdd"), {"t": {"c": 1}})
+    table, rare = pool_rare(tagged(*"aaabcdd"), min_count=2, pool_name="b", rare="drop")
+    assert (table.tags[0].classes, said(table), rare) == (("a", "d"), list("aaa??dd"), {"t": {"b": 1, "c": 1}})
+
+
+def test_classes_without_labels_make_no_pool() -> None:
+    table, rare = pool_rare(tagged(*"aabb", classes="abc"), min_count=1)
+    assert (table.tags[0].classes, rare) == (("a", "b"), {"t": {"c": 0}})
+
+
+def test_a_share_is_met_exactly() -> None:
+    labels = "a" * 93 + "b" * 7
+    assert pool_rare(tagged(*labels), min_share=0.07)[1] == {}
+    assert pool_rare(tagged(*labels, "a"), min_share=0.07)[1] == {"t": {"b": 7}}
+    assert pool_rare(tagged(*labels, *"?" * 50), min_share=0.07)[1] == {}
+
+
+def test_only_tags_with_rare_classes_change() -> None:
+    tags = (Tag("t", ("x", "y")), Tag("u", ("None", "p", "q", "r")))
+    tag_y = np.array([[0, 1], [1, 1], [0, 2], [1, 2], [-1, 3]], np.int16)
+    table = LabelTable(tuple("abcde"), np.array([[1], [0], [-1], [1], [1]], np.int8), ("z",), ("n",), tags, tag_y)
+    pooled, rare = pool_rare(table, min_count=2)
+    assert rare == {"u": {"r": 1}}
+    assert pooled.tags == (tags[0], Tag("u", ("p", "q", "None")))
+    assert said(pooled, 0) == said(table, 0)
+    assert said(pooled, 1) == ["p", "p", "q", "q", "None"]
+    assert (pooled.y == table.y).all()
+    assert (pooled.images, pooled.names, pooled.notes) == (table.images, table.names, table.notes)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    labels=st.lists(st.sampled_from("aaaabbbcd?"), min_size=1, max_size=60),
+    min_count=st.integers(0, 8),
+    percent=st.integers(0, 40),
+    rare=st.sampled_from(["pool", "drop"]),
+    pool_name=st.sampled_from(["None", "a", "c"]),
+)
+def test_pooling_against_counters_and_fractions(
+    labels: list[str], min_count: int, percent: int, rare: str, pool_name: str
+) -> None:
+    table = tagged(*labels)
+    counts = Counter(label for label in labels if label != "?")
+    assume(len(counts) >= 2)
+    needed = max(Fraction(min_count), Fraction(percent, 100) * counts.total())
+    few = {name: count for name, count in counts.items() if count < needed}
+    if rare == "pool":
+        few.pop(pool_name, None)
+    instead = pool_name if rare == "pool" else "?"
+    expected = [instead if label in few else label for label in labels]
+    arguments = {"min_count": min_count, "min_share": percent / 100, "rare": rare, "pool_name": pool_name}
+    if few and len(set(expected) - {"?"}) < 2:
+        with pytest.raises(DataError, match="ask for less, or leave the tag out"):
+            pool_rare(table, **arguments)
+        return
+    pooled, taken = pool_rare(table, **arguments)
+    assert said(pooled) == expected
+    assert taken == ({"t": few} if few else {})
+    last = [pool_name] if few and rare == "pool" else []
+    assert list(pooled.tags[0].classes) == sorted(set(expected) - {"?", *last}) + last
+
+
+def test_message_of_too_few_classes() -> None:
+    with pytest.raises(DataError) as caught:
+        pool_rare(tagged(*"aaab"), min_count=2, min_share=0.01, rare="drop")
+    assert str(caught.value) == (
+        "Tag t: 1 of 2 classes would be left, because a class needs 2 labels and 0.01 of all; "
+        "ask for less, or leave the tag out."
+    )
+    with pytest.raises(UsageError) as caught:
+        pool_rare(tagged(*"ab"), rare="keep")
+    assert str(caught.value) == "'keep' is nothing to do with rare classes; choose pool or drop."
+
+
+# The real file
 
 AIMONK = "data/aimonk/labels.txt"
-
-
-def test_aimonk_counts(shared: Path) -> None:
-    table = read_labels(shared / AIMONK)
-    positives, negatives = class_counts(table.y)
-    assert table.y.shape == (703, 4)
-    assert positives.tolist() == [560, 508, 348, 47]
-    assert negatives.tolist() == [81, 121, 293, 588]
-    assert (table.y == UNKNOWN).sum(axis=0).tolist() == [62, 74, 62, 68]
-    assert table.notes == ()
 
 
 def test_aimonk_pictures(shared: Path) -> None:
@@ -635,9 +289,12 @@ def test_aimonk_pictures(shared: Path) -> None:
     assert len(table.images) == len(table.y) == 700
 
 
+# The floor
+
+
 def test_importing_labels_is_light(root: Path) -> None:
     code = (
-        "import sys, multilabel.labels; "
+        "import sys, multilabel.formats, multilabel.labels, multilabel.splits; "
         "print([m for m in ('tensorflow', 'keras', 'pandas', 'sklearn', 'PIL') if m in sys.modules])"
     )
     result = subprocess.run(

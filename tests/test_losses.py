@@ -382,7 +382,7 @@ def train(strategy):
     with strategy.scope():
         model = small_model()
         loss = MaskedBCE(POS_WEIGHT, coverage=0.6)
-        model.compile(keras.optimizers.SGD(0.1), loss=loss, metrics=[KnownLoss(POS_WEIGHT)])
+        model.compile(keras.optimizers.SGD(0.1), loss=loss, metrics=[KnownLoss(loss)])
     history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
     return [*model.get_weights(), np.array([history["loss"], history["known_loss"]])]
 
@@ -442,6 +442,17 @@ def test_cells_of_a_sample_are_all_axes_but_the_first():
     y, z = drawn((3, 4, 5))
     losses, known = expected_cells(y, z)
     close(keras.ops.mean(masked_bce(y, z)), losses.sum() / known.sum())
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_the_cells_of_a_loss(from_logits):
+    y, z = drawn((6, 5))
+    loss = MaskedBCE(POS_WEIGHT, from_logits, coverage=0.5)
+    prediction = z if from_logits else 1 / (1 + np.exp(-z.clip(-5, 5)))
+    for found, expected in zip(
+        loss.cells(y, prediction), expected_cells(y, z if from_logits else z.clip(-5, 5), POS_WEIGHT), strict=True
+    ):
+        close(found, expected, tolerance=1e-5)
 
 
 def test_another_process_loads_a_saved_model(tmp_path):

@@ -17,11 +17,11 @@ import multilabel
 from multilabel.cli import main
 
 FLOORS = [
-    {"errors", "config", "labels", "splits", "images"},
+    {"errors", "config", "columns", "formats", "labels", "splits", "images"},
     {"metrics", "thresholds"},
-    {"losses", "heads", "backbones"},
-    {"features", "training", "bundle"},
-    {"inference", "evaluation", "report"},
+    {"losses", "heads", "backbones", "augment"},
+    {"features", "checkpoints", "training", "bundle"},
+    {"inference", "evaluation", "report", "tables", "dataset"},
     {"pipeline", "cli", "__main__", "__init__"},
 ]
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from multilabel.evaluation import AttributeScores, Evaluation, Score, evaluate
+from multilabel.evaluation import AttributeScores, ClassScores, Evaluation, Score, TagScores, evaluate
 from multilabel.report import loss_curve, loss_figure, score_table
 from multilabel.thresholds import Threshold
 from multilabel.training import History
 
 COLUMNS = ["precision", "recall", "f1", "average_precision", "roc_auc"]
-HISTORY = History([0.9, 0.7, 0.8, 0.5, 0.4, 0.3], [0.75, 0.6, 0.65], [2, 4, 6], best_epoch=2)
+HISTORY = History(
+    training_loss=[0.9, 0.7, 0.8, 0.5, 0.4, 0.3], validation_loss=[0.75, 0.6, 0.65], epoch_ends=[2, 4, 6], best_epoch=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +116,65 @@ def test_no_star_no_footnote(evaluation):
     assert table.startswith("Measured on the test part: 60 pictures, 30 of 180 labels known.\n")
 
 
-def test_no_attributes():
-    assert len(score_table(Evaluation("validation part", 0, 0, 0, False, ())).splitlines()) == 6
+def test_nothing_to_score():
+    assert len(score_table(Evaluation("validation part", 0, 0, 0, False, ())).splitlines()) == 2
+
+
+# --- tags
+
+TAG_TABLE = [
+    "tag                 known     classes               accuracy     macro F1        top 3",
+    "gender               1234           2  score           0.954        0.941        1.000",
+    "                                       95%       0.950-0.958  0.930-0.952  1.000-1.000",
+    "                                       chance          0.512        0.339        1.000",
+    "a quite long name       5     1 of 12  score           0.200        0.333        0.600",
+    "                                       95%               n/a          n/a          n/a",
+    "                                       chance          1.000        1.000        1.000",
+]
+
+
+def tag_scores(name, counts, accuracy, macro_f1, top3_accuracy):
+    per_class = tuple(ClassScores(f"class {k}", known, 0.5, 0.5, 0.5) for k, known in enumerate(counts))
+    names = tuple(scores.name for scores in per_class)
+    return TagScores(name, sum(counts), names, accuracy, macro_f1, top3_accuracy, per_class)
+
+
+GENDER = tag_scores(
+    "gender", (632, 602), Score(0.954, 0.95, 0.9579, 0.5122), Score(0.941, 0.93, 0.952, 0.339), Score(1, 1, 1, 1)
+)
+LONG = tag_scores(
+    "a quite long name",
+    (5, *[0] * 11),
+    Score(0.2, math.nan, math.nan, 1.0),
+    Score(1 / 3, math.nan, math.nan, 1.0),
+    Score(0.6, math.nan, math.nan, 1.0),
+)
+
+
+def test_the_table_of_tags_alone():
+    evaluation = Evaluation("test part", 2000, 4000, 1239, False, (), (GENDER, LONG))
+    assert score_table(evaluation).splitlines() == [
+        "Measured on the test part: 2,000 pictures, 1,239 of 4,000 labels known.",
+        "Below each score: its 95% interval, and what chance scores.",
+        "",
+        *TAG_TABLE,
+        "",
+        "Mean accuracy 0.577, the mean over 2 tags.",
+    ]
+
+
+def test_the_table_of_attributes_is_the_same_with_tags_below(evaluation):
+    alone = score_table(evaluation)
+    both = score_table(replace(evaluation, tags=(GENDER, LONG)))
+    assert both == "\n".join([alone, "", *TAG_TABLE, "", "Mean accuracy 0.577, the mean over 2 tags."])
+
+
+def test_a_tag_without_labels_is_left_out_of_the_mean():
+    undefined = Score(math.nan, math.nan, math.nan, math.nan)
+    unknown = tag_scores("season", (0, 0), undefined, undefined, undefined)
+    lines = score_table(Evaluation("test part", 2000, 4000, 1234, False, (), (GENDER, unknown))).splitlines()
+    assert lines[-1] == "Mean accuracy 0.954, the mean over 1 tag; left out, for want of known labels: season."
+    assert lines[7].split() == ["season", "0", "0", "of", "2", "score", "n/a", "n/a", "n/a"]
 
 
 # --- the loss curve
@@ -134,6 +194,20 @@ def test_the_figure_shows_the_history():
     assert axes.get_ylim()[1] > 0.9
 
 
+def test_a_dotted_line_marks_where_fine_tuning_begins():
+    (axes,) = loss_figure(replace(HISTORY, phase_ends=[2, 3]), "run 7").axes
+    *_, line = axes.lines
+    assert len(axes.lines) == 4
+    assert line.get_xdata() == [4.5, 4.5]  # after the 4 iterations of the first 2 epochs
+    assert line.get_linestyle() == ":"
+    assert axes.get_legend().get_texts()[-1].get_text() == "fine-tuning"
+
+
+@pytest.mark.parametrize("phase_ends", [[], [3], [3, 3], [0, 3]], ids=["unknown", "one", "second empty", "first empty"])
+def test_one_phase_needs_no_line(phase_ends):
+    assert len(loss_figure(replace(HISTORY, phase_ends=phase_ends), "run 7").axes[0].lines) == 3
+
+
 def test_the_curve_is_a_png(tmp_path):
     path = tmp_path / "loss_curve.png"
     loss_curve(HISTORY, "run 7", path)
@@ -145,7 +219,7 @@ def test_the_curve_is_a_png(tmp_path):
 
 
 def test_a_single_iteration(tmp_path):
-    history = History([0.5], [0.25], [1], best_epoch=1)
+    history = History(training_loss=[0.5], validation_loss=[0.25], epoch_ends=[1], best_epoch=1)
     training, validation, _ = loss_figure(history, "").axes[0].lines
     assert training.get_marker() not in ("", "None", None)  # a line through one point alone shows nothing
     assert validation.get_xydata().tolist() == [[1, 0.25]]

@@ -120,6 +120,14 @@ def test_several_cells_for_each_sample():
             close(values_of(loss)(labels, z), expected_classes(y, z, loss)[0])
 
 
+def test_the_cells_of_a_loss():
+    y, z = drawn_classes((30,), 5)
+    values = expected_classes(y, z, Loss(WEIGHT, 0.1, coverage=1))[0]
+    losses, known = Loss(WEIGHT, 0.1, coverage=0.5).cells(y, z)  # coverage is a matter of adding up
+    close(losses, values[:, None])
+    close(known, (y >= 0)[:, None], tolerance=0)
+
+
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("coverage", [None, 0.5])

@@ -25,9 +25,10 @@ import numpy as np
 
 from multilabel.backbones import build_backbone, freeze
 from multilabel.config import FitConfig
+from multilabel.formats import read_labels
 from multilabel.heads import LogitHead
 from multilabel.images import read_pictures
-from multilabel.labels import locate_images, read_labels
+from multilabel.labels import locate_images
 from multilabel.pipeline import fit
 from multilabel.splits import split_parts
 from multilabel.training import build_models

@@ -1,0 +1,230 @@
+"""What a run of `fit` works on: the labels and the pictures that can be used, their features, and the parts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from .augment import Augmentation
+from .backbones import Backbone, freeze
+from .config import FitConfig
+from .errors import DataError
+from .features import Extraction, FeatureStore, Views, check, default_cache, extract
+from .formats import read_labels
+from .labels import UNKNOWN, LabelTable, locate_images, pool_rare
+from .splits import fixed_parts, read_parts, shared_groups, split_parts
+from .training import Inputs, Pictures
+
+_NAMED = 20  # so many pictures that are left out are named in the terminal
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels whose picture files are there, and what became of the others.
+
+    Attributes:
+        table: with absolute paths.
+        names: the same pictures as the labels file calls them.
+        absent: names of the pictures without a file.
+        rare: by tag, the classes that were pooled or dropped, and how many labels each had.
+    """
+
+    table: LabelTable
+    names: list[str]
+    absent: list[str]
+    rare: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The pictures that can be used, row by row, and those left out.
+
+    Attributes:
+        table: the labels of the n pictures.
+        names: the pictures as the labels file calls them.
+        digests: SHA-256 of each picture's bytes.
+        skipped: names of the pictures left out, and why.
+        features: `(n, dimension)`, or `(n, views, dimension)`; `None` without a phase in which the backbone is frozen.
+        pictures: the pictures themselves.
+        computed: how many features were computed, not read from the store.
+        seconds: time it took.
+    """
+
+    table: LabelTable
+    names: list[str]
+    digests: list[bytes]
+    skipped: list[tuple[str, str]]
+    features: np.ndarray | None
+    pictures: Pictures
+    computed: int
+    seconds: float
+
+    def inputs(self, model: keras.Model) -> Inputs:
+        """What a model of `build_models` is fed outside training."""
+        if len(model.input_shape) == 4:
+            return self.pictures
+        assert self.features is not None
+        return self.features[:, 0] if self.features.ndim == 3 else self.features
+
+
+def read_table(config: FitConfig) -> Labels:
+    """Reads the labels, finds the picture files, and deals with rare classes; says what it found.
+
+    Raises:
+        UsageError: the columns asked for are not there.
+        DataError: the labels cannot be used.
+    """
+    column = config.split if config.split and not Path(config.split).is_file() else None
+    named = read_labels(
+        config.labels,
+        format=config.format,
+        names=config.names,
+        tags=config.tags,
+        attributes=config.attributes,
+        split=column,
+    )
+    if config.split and column is None:
+        named = replace(named, parts=_parts_of_file(config.split, named.images))
+    table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
+    table, rare = pool_rare(
+        table,
+        min_count=config.min_count,
+        min_share=config.min_share,
+        rare=config.rare,
+        pool_name=config.pool_name,
+    )
+    for note in named.notes:
+        _log.info(note)
+    _describe_labels(config, table)
+    _describe_rare(config, rare)
+    _warn_left_out("the file is absent", absent)
+    unlabelled = [name for name, column in zip(table.names, table.y.T, strict=True) if (column == UNKNOWN).all()]
+    if unlabelled:
+        raise DataError(
+            f"{config.labels}: no picture has a known label for {', '.join(unlabelled)}; label some, or leave it out."
+        )
+    gone = set(absent)
+    return Labels(table, [name for name in named.images if name not in gone], list(absent), rare)
+
+
+def _parts_of_file(path: str, images: Sequence[str]) -> tuple[str, ...]:
+    """The part of each picture as a file of names says; names may leave out the `.jpg`."""
+    parts = read_parts(path)
+    found = tuple(parts.get(name) or parts.get(Path(name).stem) or "" for name in images)
+    if not any(found):
+        raise DataError(f"--split {path}: none of its {len(parts)} names is a picture of the labels file.")
+    return found
+
+
+def _describe_labels(config: FitConfig, table: LabelTable) -> None:
+    known = int((table.y != UNKNOWN).sum() + (table.tag_y != UNKNOWN).sum())
+    cells = table.y.size + table.tag_y.size
+    columns = [
+        count(len(columns), noun) for columns, noun in ((table.names, "attribute"), (table.tags, "tag")) if columns
+    ]
+    _log.info(
+        f"{config.labels}: {count(len(table.images), 'picture')}, {' and '.join(columns)}, "
+        f"{known:,} of {cells:,} labels known ({known / cells:.0%})."
+    )
+
+
+def _describe_rare(config: FitConfig, rare: Mapping[str, Mapping[str, int]]) -> None:
+    done = f"pooled as {config.pool_name!r}" if config.rare == "pool" else "left out as unknown"
+    for tag, classes in rare.items():
+        listed = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:_NAMED])
+        more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+        _log.info(
+            f"{tag}: {len(classes)} rare class{'' if len(classes) == 1 else 'es'}, {sum(classes.values()):,} labels, "
+            f"{done}: {listed}{more}."
+        )
+
+
+def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress: bool) -> Dataset:
+    """Reads every picture; for a phase with a frozen backbone, once for all as its features."""
+    started = time.perf_counter()
+    table, features = labels.table, None
+    if config.train_backbone:
+        extraction = check(table.images, backbone.image_size, progress=progress)
+        rows, digests = _readable(table, extraction)
+    else:
+        augment = Augmentation(config.augment, backbone.image_size) if config.views > 1 else None
+        views = Views(config.views, augment)
+        freeze(backbone)
+        with FeatureStore(config.cache or default_cache(), backbone) as store:
+            extraction = extract(backbone, table.images, store, views=views, progress=progress)
+            rows, digests = _readable(table, extraction)
+            stacked = [store.load(keys) for keys in zip(*map(views.keys, digests), strict=True)]
+        features = stacked[0] if len(stacked) == 1 else np.stack(stacked, axis=1)
+    seconds = time.perf_counter() - started
+    if not config.train_backbone:
+        stored = len(set(digests)) * config.views - extraction.computed
+        copies = len(digests) - len(set(digests))
+        same = f", {copies:,} identical to others" if copies else ""
+        _log.info(f"Features: {extraction.computed:,} computed, {stored:,} stored already{same} ({seconds:.1f} s).")
+    broken = [name for name, digest in zip(labels.names, extraction.digests, strict=True) if digest is None]
+    reasons = [error.reason for error in extraction.errors]
+    _warn_left_out("it cannot be read", [f"{name} ({why})" for name, why in zip(broken, reasons, strict=True)])
+    skipped = [(name, "no such file") for name in labels.absent] + list(zip(broken, reasons, strict=True))
+    table = table.take(rows)
+    names = [labels.names[row] for row in rows]
+    pictures = Pictures(table.images, backbone.image_size)
+    return Dataset(table, names, digests, skipped, features, pictures, extraction.computed, seconds)
+
+
+def _warn_left_out(why: str, names: Sequence[str]) -> None:
+    if not names:
+        return
+    more = f" and {len(names) - _NAMED:,} more, which skipped.csv in the bundle lists" if len(names) > _NAMED else ""
+    _log.warning(f"Left out, because {why} ({count(len(names), 'picture')}): {', '.join(names[:_NAMED])}{more}.")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: `1 picture`, `2,000 pictures`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], list[bytes]]:
+    pairs = [(row, digest) for row, digest in enumerate(extraction.digests) if digest is not None]
+    if not pairs:
+        raise DataError(f"none of the {len(table.images)} pictures can be read; the first: {extraction.errors[0]}")
+    return [row for row, _ in pairs], [digest for _, digest in pairs]
+
+
+def split_dataset(config: FitConfig, data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of the training, the validation and the test part.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    table = data.table
+    cells = np.concatenate([table.y, table.tag_y], axis=1)
+    if table.parts is None:
+        parts = split_parts(cells, config.val_share, config.test_share, groups=data.digests, seed=config.seed)
+    else:
+        parts = fixed_parts(table.parts, cells, config.val_share, groups=data.digests, seed=config.seed)
+        nowhere = [name for name, part in zip(data.names, table.parts, strict=True) if not part]
+        _warn_left_out("--split gives it no part", nowhere)
+        data.skipped.extend((name, "no part in --split") for name in nowhere)
+        if shared := shared_groups(parts, data.digests):
+            _log.warning(
+                f"--split puts copies of the same picture into different parts ({count(shared, 'picture')}): "
+                "the scores are flattering."
+            )
+    training, validation, test = parts
+    tested = f"; test part: {len(test):,}" if len(test) else ""
+    _log.info(f"Training part: {count(len(training), 'picture')}; validation part: {len(validation):,}{tested}.")
+    return training, validation, test
+
+
+def labels_digest(data: Dataset) -> str:
+    """A hexadecimal SHA-256 of the pictures' names and all their labels."""
+    cells = (data.names, data.table.y.tolist(), [asdict(tag) for tag in data.table.tags], data.table.tag_y.tolist())
+    return hashlib.sha256(repr(cells).encode("utf-8", "replace")).hexdigest()
