@@ -9,7 +9,7 @@ SOURCES := multilabel tests examples
 
 # The main job on the sample data, offline, then three pictures.
 demo: $(VENV)/.installed
-	$(BIN)/multilabel fit --labels data/labels.txt --backbone cnn --train-backbone \
+	$(BIN)/multilabel fit --labels data/labels.txt --backbone cnn \
 		--names long_sleeves,stripes,buttons,heart --out $(DEMO_MODEL)
 	$(BIN)/multilabel infer --model $(DEMO_MODEL) $(addprefix data/images/garment_,000.jpg 001.jpg 002.jpg)
 

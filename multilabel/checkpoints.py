@@ -71,8 +71,8 @@ class Checkpoint(keras.callbacks.Callback):
     def clear(self) -> None:
         """Removes the state: the training it belongs to has come to its end."""
         with suppress(OSError):
-            (self.folder / STATE).unlink()
-            self.folder.rmdir()  # fails where somebody keeps other things beside it
+            (self.folder / STATE).unlink(missing_ok=True)
+            self.folder.rmdir()  # and not what else somebody may have put there
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Puts everything back as it was."""
@@ -141,7 +141,8 @@ class Checkpoint(keras.callbacks.Callback):
             new.replace(self.folder / STATE)
         except OSError as error:
             with suppress(OSError):
-                new.unlink()
+                new.unlink(missing_ok=True)
+                self.folder.rmdir()  # fails where there is something to keep
             kept = "the one before it is kept" if (self.folder / STATE).exists() else "there is none yet"
             raise CheckpointError(
                 f"{self.folder}: the checkpoint of epoch {self.epoch} was not written ({error.strerror or error}); "

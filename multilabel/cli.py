@@ -199,7 +199,9 @@ def main() -> None:
 @_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
-    with _sentences("Stopped; no bundle was written, and features stored until now are kept."):
+    with _sentences(
+        "Stopped; no bundle was written. What is stored until now is kept: features, and checkpoints for --resume."
+    ):
         from .evaluation import verdicts
         from .pipeline import fit
         from .report import score_table

@@ -118,7 +118,7 @@ class FitConfig:
         fine_tune: `"none"`, `"all"` or how many of the backbone's last layers the second phase trains.
         augment: one of `AUGMENTATIONS`, for what trains the backbone, and for `views`.
         views: with a frozen backbone, how many views of each picture are stored, the first of them unchanged.
-        precision: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`, of the computations of the backbone.
+        precision: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`: what a backbone that trains computes in.
         val_share: share of the pictures that is kept for validation: to stop training and to choose thresholds by.
         test_share: share of the pictures that neither training, stopping nor thresholds see; 0 for none.
         split: a column of the labels file, or a file of names, that fixes the parts instead.
@@ -228,8 +228,8 @@ class FitConfig:
         for name in ("epochs", "patience", "batch_size", "views"):
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
-                if value < 1:
-                    raise UsageError(f"{_option(name)} is {value}; expected 1 or more.")
+                if value < 1 or value != int(value):
+                    raise UsageError(f"{_option(name)} is {value}; expected a whole number, 1 or more.")
         for name in ("min_share", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{_option(name)} is {getattr(self, name)}; expected 0 or more, and less than 1.")
@@ -262,6 +262,8 @@ class FitConfig:
                     f"{', '.join(map(_option, idle))} would do nothing while the backbone is frozen; "
                     "add --fine-tune or --train-backbone" + (", or --views 4." if "augment" in idle else ".")
                 )
+        if self.warmup and self.schedule != "cosine":
+            raise UsageError("--warmup belongs to --schedule cosine; choose that, or leave out --warmup.")
 
     @property
     def trains_backbone(self) -> bool:
@@ -270,7 +272,7 @@ class FitConfig:
 
 
 _PER_PHASE = ("epochs", "lr", "patience")
-_BACKBONE_ONLY = ("schedule", "warmup", "ema", "resume")
+_BACKBONE_ONLY = ("schedule", "warmup", "ema", "precision", "resume")
 _CHOICES = {
     "format": FORMATS,
     "rare": RARE,

@@ -118,7 +118,7 @@ def read_table(config: FitConfig) -> Labels:
 def _parts_of_file(path: str, images: Sequence[str]) -> tuple[str, ...]:
     """The part of each picture as a file of names says; names may leave out the `.jpg`."""
     parts = read_parts(path)
-    found = tuple(parts.get(name) or parts.get(Path(name).stem) or "" for name in images)
+    found = tuple(parts.get(name) or parts.get(name.removesuffix(Path(name).suffix)) or "" for name in images)
     if not any(found):
         raise DataError(f"--split {path}: none of its {len(parts)} names is a picture of the labels file.")
     return found

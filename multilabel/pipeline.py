@@ -50,7 +50,8 @@ from .training import (
     train,
 )
 
-_NOT_OF_THE_TRAINING = ("out", "run_name", "cache", "tensorboard", "resume")  # settings that change no number of it
+# Settings that change no number of a training, or that digests of the data stand for.
+_NOT_OF_THE_TRAINING = ("labels", "images", "out", "run_name", "cache", "tensorboard", "resume")
 _log = logging.getLogger("multilabel")
 
 
@@ -184,6 +185,7 @@ def _checkpoint(config: FitConfig, data: Dataset, backbone: Backbone) -> Checkpo
     settings["the labels"] = labels_digest(data)
     settings["the pictures"] = hashlib.sha256(b"".join(data.digests)).hexdigest()
     settings["the backbone's first weights"] = backbone.fingerprint()
+    settings["the versions"] = _versions()
     checkpoint = Checkpoint(folder, settings, resume=config.resume)
     if config.resume and not checkpoint.epoch:
         _log.info(f"Nothing to resume in {folder}: training starts from the beginning.")
@@ -380,10 +382,14 @@ def _settings(config: FitConfig) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
 
 
+def _versions() -> dict[str, str]:
+    return {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()}
+
+
 def _provenance(config: FitConfig, labels: Labels, data: Dataset, parts: dict[str, int]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()},
+        "versions": _versions(),
         "labels_sha256": labels_digest(data),
         "pictures": parts,
         "skipped": len(data.skipped),

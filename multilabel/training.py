@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -244,15 +245,21 @@ def distribution() -> Iterator[Any]:
     if keras.config.backend() != "tensorflow":
         yield None
         return
-    import tensorflow as tf
-
     devices = replicas()
     if len(devices) < 2:
         yield None
         return
-    strategy = tf.distribute.MirroredStrategy(devices)
+    strategy = _strategy(tuple(devices))
     with strategy.scope():
         yield strategy
+
+
+@cache
+def _strategy(devices: Sequence[str]) -> Any:
+    """One for all models of this process: two would number their sums over the devices alike, and mix them up."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def replicas() -> list[str]:

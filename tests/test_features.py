@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import shutil
@@ -22,9 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multilabel import features
+from multilabel.augment import Augmentation
 from multilabel.backbones import Backbone, build_backbone
 from multilabel.errors import DataError, Interrupted
-from multilabel.features import BATCH_SIZE, FeatureStore, check, default_cache, extract
+from multilabel.features import BATCH_SIZE, ONE_VIEW, FeatureStore, Views, check, default_cache, extract
 from multilabel.images import content_digest, read_image
 
 SIZE = (8, 12)
@@ -474,6 +476,112 @@ def test_check_finds_what_extract_finds_and_computes_nothing(tmp_path, backbone,
     assert len(checked.errors) == 2
 
 
+# --- several views
+
+
+def light(count):
+    return Views(count, Augmentation("light", SIZE))
+
+
+def strong(count):
+    return Views(count, Augmentation("strong", SIZE))
+
+
+def test_the_keys_of_views_are_stable():
+    """Written down, since a store is for years: whoever changes a key must know that all views are computed anew."""
+    digest = hashlib.sha256(b"a picture").digest()
+    assert ONE_VIEW.keys(digest) == light(1).keys(digest) == [digest]
+    assert [key.hex()[:16] for key in light(3).keys(digest)] == [
+        "92b2fa5802895831",
+        "42b8a0dc3681afbf",
+        "80553915c6d89a9f",
+    ]
+    assert light(5).keys(digest)[:3] == light(3).keys(digest)  # more views are more keys, not others
+
+
+def test_no_two_views_share_a_key():
+    pictures = keys(20)
+    found = [key for digest in pictures for views in (light(4), strong(4)) for key in views.keys(digest)[1:]]
+    assert len({*found, *pictures}) == 20 * 6 + 20
+
+
+def test_a_view_is_the_augmented_picture():
+    digest, pixels = keys(1)[0], np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    names = strong(4).keys(digest)
+    made = dict(strong(4).pixels(digest, pixels, names))
+    assert list(made) == names
+    np.testing.assert_array_equal(made[names[0]], pixels)
+    for name in names[1:]:
+        seed = int.from_bytes(name[:4], "big") // 2
+        np.testing.assert_array_equal(made[name], Augmentation("strong", SIZE)(pixels[None], seed)[0])
+    assert len({view.tobytes() for view in made.values()}) == 4
+    assert list(dict(strong(4).pixels(digest, pixels, {names[2]}))) == [names[2]]
+
+
+def test_views_depend_neither_on_order_nor_on_batches(tmp_path, backbone):
+    paths = make_pictures(tmp_path / "pictures", 10)
+    rows = []
+    for name, order, batch_size in (("a", paths, 32), ("b", paths[::-1], 3), ("c", [paths[4], *paths], 7)):
+        with FeatureStore(tmp_path / name, backbone) as store:
+            assert extract(backbone, order, store, views=light(3), batch_size=batch_size).computed == 30
+            rows.append({key: np.frombuffer(blob, np.float32) for key, blob in rows_in(store).items()})
+    assert set(rows[0]) == {key for path in paths for key in light(3).keys(digest_of(path))}
+    for other in rows[1:]:
+        assert set(other) == set(rows[0])
+        for key, row in other.items():
+            np.testing.assert_allclose(row, rows[0][key], rtol=1e-6)
+
+
+def test_views_that_are_there_are_not_computed_again(tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 70)
+    assert extract(backbone, paths, store).computed == 70
+    batches = watched(store, monkeypatch)
+    for views, computed in ((light(3), 140), (light(3), 0), (light(2), 0), (light(4), 70), (strong(2), 70)):
+        batches.clear()
+        found = extract(backbone, paths, store, views=views)
+        assert found.computed == sum(map(len, batches)) == computed
+        assert all(len(batch) <= BATCH_SIZE for batch in batches)
+    assert len(rows_in(store)) == 70 * 5
+    np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
+
+
+def test_copies_have_the_same_views(tmp_path, backbone, store):
+    paths = make_pictures(tmp_path / "pictures", 100)
+    copies = [str(tmp_path / f"copy{index}.png") for index in range(3)]
+    for copy in copies:
+        shutil.copy(paths[0], copy)
+    order = [paths[0], copies[0], *paths[1:50], copies[1], *paths[50:], copies[2]]
+    assert extract(backbone, order, store, views=light(3)).computed == 300
+    assert len(rows_in(store)) == 300
+
+
+def test_the_stored_features_of_views_are_those_of_their_pixels(tmp_path, backbone, store):
+    path = make_pictures(tmp_path / "pictures", 1)[0]
+    (digest,) = extract(backbone, [path], store, views=strong(3)).digests
+    views = dict(strong(3).pixels(digest, read_image(path, SIZE), strong(3).keys(digest)))
+    expected = [pixels.astype(float).mean(axis=(0, 1)) for pixels in views.values()]
+    np.testing.assert_allclose(store.load(list(views)), expected, rtol=1e-5)
+
+
+def test_ctrl_c_among_views_keeps_what_is_done(tmp_path, backbone, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 30)
+    put, done = store.put, []
+
+    def interrupted(digests, rows):
+        if done:
+            raise KeyboardInterrupt
+        done.append(len(digests))
+        put(digests, rows)
+
+    monkeypatch.setattr(store, "put", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        extract(backbone, paths, store, views=light(3))
+    assert str(caught.value) == "Stopped; the 32 features computed so far are kept, and the next run continues."
+    monkeypatch.undo()
+    assert extract(backbone, paths, store, views=light(3)).computed == 58  # 32 are ten pictures and two views
+    assert len(rows_in(store)) == 90
+
+
 # --- interruptions
 
 
@@ -490,9 +598,7 @@ def test_ctrl_c_keeps_the_batches_that_are_done(tmp_path, backbone, store, monke
     monkeypatch.setattr(store, "put", interrupted)
     with pytest.raises(Interrupted) as caught:
         extract(backbone, paths, store)
-    assert str(caught.value) == (
-        "Stopped; the features of 64 pictures computed so far are kept, and the next run continues."
-    )
+    assert str(caught.value) == ("Stopped; the 64 features computed so far are kept, and the next run continues.")
     assert set(rows_in(store)) == {digest_of(path) for path in paths[:64]}
     monkeypatch.undo()
     assert extract(backbone, paths, store).computed == 36

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -11,18 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from multilabel import training
 from multilabel.backbones import build_backbone, freeze, thaw
 from multilabel.errors import DataError, ImageError, Interrupted
-from multilabel.heads import LogitHead
+from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.images import read_image
-from multilabel.training import Batches, Pictures, build_models, predict_logits, train
+from multilabel.labels import Tag
+from multilabel.training import Batches, History, Phase, Pictures, build_models, pick_views, predict_logits, train
 
 NAMES = ("hat", "scarf", "coat")
+COLOUR = Tag("colour", ("red", "green", "blue"))
 DIMENSION = 8
-OPTIONS = {"epochs": 3, "lr": 0.01, "patience": 10}
+
+
+def phase(**options):
+    return Phase(**{"epochs": 3, "lr": 0.01, "patience": 10, **options})
 
 
 # --- data, models and the oracle
@@ -51,7 +58,7 @@ def fitted(x, y, *, rows=None, validation=None, batch_size=16, seed=0, **options
     model = linear()
     targets = {head.name: y}
     batches = Batches(x, targets, rows, batch_size, seed), Batches(x, targets, validation, batch_size)
-    return model, train(model, [head], *batches, **{**OPTIONS, **options})
+    return model, train(model, [head], *batches, phase(**options))
 
 
 @functools.cache
@@ -64,7 +71,7 @@ def usual():
 def cell_losses(y, z, pos_weight):
     """Per cell, its loss and d loss / d logit, both 0 where unknown; and which cells are known."""
     known, p, w = y >= 0, 1 / (1 + np.exp(-z)), np.asarray(pos_weight)
-    losses = np.where(y == 1, -w * np.log(p), -np.log(1 - p))
+    losses = np.where(y == 1, w * np.logaddexp(0, -z), np.logaddexp(0, z))
     slopes = np.where(y == 1, w * (p - 1), p)
     return np.where(known, losses, 0), np.where(known, slopes, 0), known
 
@@ -166,6 +173,109 @@ def test_without_a_seed_the_order_is_that_of_the_rows():
     assert orders(None, rows=[5, 2, 9]) == [[5, 2, 9]] * 3
 
 
+def test_an_epoch_can_be_started_in_the_middle_of_a_training():
+    batches = Batches(np.arange(30.0), {}, np.arange(30), 7, 0)
+    expected = orders(0, epochs=5)
+    for epoch in (3, 1, 4):
+        batches.start(epoch)
+        assert batches.order.tolist() == expected[epoch]
+    batches.start(2)
+    batches.on_epoch_end()
+    assert batches.order.tolist() == expected[3]
+
+
+def augmented(seed, epoch, index):
+    """The seed that the hook is given, and what becomes of its inputs."""
+    given_seeds = []
+
+    def augment(inputs, seed):
+        given_seeds.append(seed)
+        return -inputs
+
+    batches = Batches(np.arange(1.0, 31), {"attributes": np.arange(30)}, np.arange(30), 7, seed, augment)
+    batches.start(epoch)
+    inputs, targets = batches[index]
+    np.testing.assert_array_equal(inputs, -(targets["attributes"] + 1.0))  # changed, and still with its labels
+    assert len(given_seeds) == 1
+    return given_seeds[0]
+
+
+def test_the_augmentation_of_a_batch_depends_on_seed_epoch_and_batch_alone():
+    places = [(seed, epoch, index) for seed in (0, 1, 7) for epoch in range(4) for index in range(5)]
+    seeds = [augmented(*place) for place in places]
+    assert seeds == [augmented(*place) for place in places]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_one_view_of_each_picture_is_picked():
+    features = np.arange(200 * 4 * 3.0).reshape(200, 4, 3)
+    picked = pick_views(features, 5)
+    assert picked.shape == (200, 3)
+    which = (picked[:, 0] - features[:, 0, 0]).astype(int) // 3
+    np.testing.assert_array_equal(picked, features[np.arange(200), which])
+    assert np.bincount(which, minlength=4).min() > 30  # each as often as the others, give or take
+    np.testing.assert_array_equal(picked, pick_views(features, 5))
+    assert (picked != pick_views(features, 6)).any()
+
+
+@given(st.integers(1, 20), st.integers(1, 8), st.integers(1, 5))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_batches_for_several_devices_are_filled_up_with_rows_that_teach_nothing(n, batch_size, replicas):
+    x, targets = np.arange(100.0), {"attributes": np.ones((100, 2), np.int8), "tag": np.ones(100, np.int16)}
+    alone, shared = (Batches(x, targets, np.arange(n), batch_size, 3) for _ in range(2))
+    shared.replicas = replicas
+    assert alone.num_batches == shared.num_batches
+    for index in range(alone.num_batches):
+        (inputs, labels), (more_inputs, more_labels) = alone[index], shared[index]
+        count = len(inputs)
+        assert len(more_inputs) == -(-count // replicas) * replicas
+        assert set(more_inputs) == set(inputs)
+        np.testing.assert_array_equal(more_inputs[:count], inputs)
+        for name in targets:
+            np.testing.assert_array_equal(more_labels[name][:count], labels[name])
+            assert (more_labels[name][count:] == -1).all()
+    assert all((target == 1).all() for target in targets.values())
+
+
+class Files:
+    """Stands in for `read_pictures`, and remembers what was read."""
+
+    def __init__(self):
+        self.read, self.original = [], training.read_pictures
+
+    def __call__(self, paths, *arguments):
+        self.read += [int(os.path.basename(path)[:-4]) for path in paths]
+        return self.original(paths, *arguments)
+
+
+@pytest.mark.parametrize(("room", "again"), [(0, 12), (5, 7), (12, 0), (10**6, 0)])
+def test_pictures_are_kept_as_long_as_there_is_room(room, again, picture_paths, monkeypatch):
+    size = (40, 32)
+    expected = np.stack([read_image(path, size) for path in picture_paths])
+    monkeypatch.setattr(training, "CACHED_BYTES", room * 40 * 32 * 3 + 1)
+    files = Files()
+    monkeypatch.setattr(training, "read_pictures", files)
+    pictures = Pictures(picture_paths, size)
+    order = np.random.default_rng(0).permutation(12)
+    for count in (12, again, again):
+        files.read.clear()
+        np.testing.assert_array_equal(pictures[order[:5]], expected[order[:5]])
+        np.testing.assert_array_equal(pictures[order[5:]], expected[order[5:]])
+        assert len(files.read) == count
+        order = order[::-1]
+    np.testing.assert_array_equal(pictures[np.array([3, 3, 7, 3])], expected[[3, 3, 7, 3]])
+    assert sum(pixels.nbytes for pixels in pictures._kept.values()) <= training.CACHED_BYTES
+
+
+def test_what_was_decoded_cannot_be_spoilt_by_who_uses_it(picture_paths):
+    pictures = Pictures(picture_paths, (32, 32))
+    first = pictures[np.array([0])]
+    expected = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(pictures[np.array([0])], expected)
+
+
 def test_batches_of_pictures_are_decoded_files(picture_paths):
     rows = np.array([3, 0, 7])
     batches = Batches(Pictures(picture_paths, (40, 32)), {"attributes": np.arange(12)}, rows, 2)
@@ -202,7 +312,7 @@ def test_both_models_are_one(picture_paths):
 
     before = compare()
     batches = Batches(features, {"attributes": np.ones((12, 3)), "season": np.ones((12, 1))}, np.arange(12), 4)
-    train(heads_model, heads, batches, batches, **{**OPTIONS, "epochs": 1})
+    train(heads_model, heads, batches, batches, phase(epochs=1))
     assert (compare() > before).all()  # what the one has learnt the other knows
 
 
@@ -228,7 +338,7 @@ def test_training_equals_a_training_in_numpy():
     head = LogitHead.for_labels(NAMES, y[rows])
     targets = {head.name: y}
     batches = Batches(fed, targets, rows, 16, seed=5)
-    history = train(model, [head], batches, Batches(x, targets, validation, 16), epochs=4, lr=0.02, patience=9)
+    history = train(model, [head], batches, Batches(x, targets, validation, 16), phase(epochs=4, lr=0.02))
 
     asked = fed.asked[-24:]  # before, Keras looks at some to learn their shapes
     epochs = [asked[start : start + 6] for start in range(0, 24, 6)]
@@ -256,7 +366,7 @@ def test_the_losses_of_several_heads_are_summed():
         return sum(mean_known_loss(targets[head.name][rows], z[head.name], head.pos_weight) for head in heads)
 
     at_first = expected(np.arange(50))
-    history = train(model, heads, batches, batches, epochs=1, lr=0.01, patience=1)
+    history = train(model, heads, batches, batches, phase(epochs=1))
     assert history.training_loss[0] == pytest.approx(at_first, rel=1e-5)
     assert history.validation_loss[0] == pytest.approx(expected(np.arange(120)), rel=1e-5)
 
@@ -290,6 +400,194 @@ def test_logits_come_in_the_order_of_the_rows():
     np.testing.assert_allclose(z["attributes"], x[rows] @ weights + bias, rtol=1e-4, atol=1e-5)
 
 
+def two_heads(x, seed=0):
+    """A logit head and a softmax head with weights, on labels of which unequal shares are unknown."""
+    rng = np.random.default_rng(seed)
+    scores = x @ rng.normal(size=(DIMENSION, 3))
+    y = (scores + rng.normal(size=scores.shape) > [-1, 0, 1]).astype(np.int8)
+    y[rng.random(y.shape) < 0.6] = -1
+    classes = (scores + rng.normal(size=scores.shape)).argmax(axis=1).astype(np.int16)
+    classes[rng.random(len(x)) < 0.2] = -1
+    heads = [
+        LogitHead.for_labels(NAMES, y[:90], weight=0.5),
+        SoftmaxHead.for_labels(COLOUR, classes[:90], class_weight="balanced", weight=3),
+    ]
+    return heads, {"attributes": y, "tag": classes}
+
+
+def two_headed(x, heads, targets, seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    features = keras.Input((DIMENSION,))
+    model = keras.Model(features, {head.name: head.layer()(features) for head in heads})
+    batches = Batches(x, targets, np.arange(90), 16, seed), Batches(x, targets, np.arange(90, len(x)), 7)
+    return model, train(model, heads, *batches, phase(**options))
+
+
+def judged(model, heads, x, targets):
+    """Loss and accuracy on the validation part as scikit-learn has them, unknown cells deleted."""
+    z = model.predict(x[90:], verbose=0)
+    (y, tag), (logits, scores) = (targets[head.name][90:] for head in heads), (z[head.name] for head in heads)
+    known = y >= 0
+    cells, p = y[known], 1 / (1 + np.exp(-logits[known].astype(float)))
+    weights = np.where(cells == 1, np.broadcast_to(heads[0].pos_weight, y.shape)[known], 1)
+    attribute_loss = log_loss(cells, p, normalize=False, sample_weight=weights) / len(cells)
+    tag, scores = tag[tag >= 0], scores[tag >= 0].astype(float)
+    q = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    weights = np.array(heads[1].class_weight)[tag]
+    tag_loss = log_loss(tag, q, normalize=False, sample_weight=weights, labels=range(3)) / len(tag)
+    accuracies = accuracy_score(cells, p > 0.5), accuracy_score(tag, q.argmax(axis=1))
+    return 0.5 * attribute_loss + 3 * tag_loss, np.mean(accuracies)
+
+
+def stopped(values, patience):
+    """The epochs, from 1, at which a training with these values ends, and the best of them."""
+    best = 0
+    for epoch, value in enumerate(values):
+        if value < values[best]:
+            best = epoch
+        if epoch - best == patience:
+            break
+    return epoch + 1, best + 1
+
+
+@pytest.mark.parametrize(("seed", "monitor"), [(0, "loss"), (0, "accuracy"), (1, "accuracy")])
+def test_what_is_shown_of_two_kinds_of_heads_is_right_and_decides(seed, monitor):
+    x, _, _ = drawn(150)
+    heads, targets = two_heads(x, seed)
+    model, history = two_headed(x, heads, targets, seed, epochs=25, lr=0.2, patience=3, monitor=monitor)
+    losses, accuracies = history.validation_loss, history.validation_accuracy
+    followed = losses if monitor == "loss" else [-accuracy for accuracy in accuracies]
+    assert (len(losses), history.best_epoch) == stopped(followed, 3)
+    assert len(losses) < 25
+    assert np.argmin(losses) != np.argmax(accuracies)  # otherwise the monitor would not matter
+    kept = history.best_epoch - 1
+    loss, accuracy = judged(model, heads, x, targets)
+    assert losses[kept] == pytest.approx(loss, rel=1e-5)
+    assert accuracies[kept] == pytest.approx(accuracy, rel=1e-6)
+
+
+# --- phases: learning rates, averages, and one after the other
+
+
+def watched(monkeypatch, what, look):
+    """What `look(model)` returns at the given moments of the trainings that follow."""
+    seen, original = [], getattr(training._Log, what)
+
+    def method(self, number, logs=None):
+        original(self, number, logs)
+        seen.append(look(self.model))
+
+    monkeypatch.setattr(training._Log, what, method)
+    return seen
+
+
+def learning_rate(model):
+    return float(model.optimizer.learning_rate)
+
+
+def cosine(steps, rising, lr=0.02):
+    """The learning rate at each step, of which some rise from a hundredth of it."""
+    step = np.arange(steps)
+    up = lr * (0.01 + 0.99 * step / max(rising, 1))
+    down = lr / 2 * (1 + np.cos(np.pi * (step - rising) / (steps - rising)))
+    return np.where(step < rising, up, down)
+
+
+@pytest.mark.parametrize(("warmup", "rising"), [(0.0, 0), (0.1, 1), (1.5, 9), (99.0, 23)])
+def test_cosine(warmup, rising):
+    optimizer = phase(epochs=4, lr=0.02, schedule="cosine", warmup=warmup).optimizer(6)
+    rates = []
+    for step in range(24):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(rates, cosine(24, rising), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rate_of_each_step(schedule, monkeypatch):
+    rates = watched(monkeypatch, "on_train_batch_begin", learning_rate)
+    x, _, y = drawn()
+    fitted(x, y, lr=0.02, schedule=schedule, warmup=1.5)
+    expected = cosine(18, 9) if schedule == "cosine" else np.full(18, 0.02)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_plateau(monkeypatch):
+    rates = watched(monkeypatch, "on_train_batch_begin", learning_rate)
+    x, y = contradicted()  # better never than at first
+    _, history = fitted(x, y, epochs=50, lr=0.02, patience=8, schedule="plateau")
+    assert len(history.epoch_ends) == 9
+    halvings = [0, 0, 0, 1, 1, 2, 2, 3, 3]  # after two epochs each
+    np.testing.assert_allclose(rates, np.repeat(0.02 / 2.0 ** np.array(halvings), 6), rtol=1e-6)
+
+
+def test_plateau_counts_every_better_value_as_stopping_does():
+    (plateau, stopping) = phase(schedule="plateau").callbacks()
+    assert plateau.min_delta == stopping.min_delta == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 4, "lr": 0.05, "scale_loss": True}, {"epochs": 60, "lr": 0.2, "patience": 2}],
+    ids=["to the last epoch", "until it stops"],
+)
+def test_the_average_of_the_weights_is_measured_and_kept(options, monkeypatch):
+    after_steps = watched(monkeypatch, "on_train_batch_end", lambda model: model.get_weights())
+    x, _, y = drawn()
+    model, history = fitted(x, y, ema=0.8, **options)
+    assert len(after_steps) == len(history.training_loss)
+    assert (len(history.epoch_ends) == 4) == (options["epochs"] == 4)
+    average, at_ends = after_steps[0], []
+    for step, weights in enumerate(after_steps, start=1):
+        average = [0.8 * mean + 0.2 * weight for mean, weight in zip(average, weights, strict=True)]
+        if step in history.epoch_ends:
+            at_ends.append(average)
+    assert history.best_epoch == 1 + np.argmin(history.validation_loss)
+    for value, expected in zip(model.get_weights(), at_ends[history.best_epoch - 1], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    pos_weight = LogitHead.for_labels(NAMES, y[:90]).pos_weight
+    shown = [mean_known_loss(y[90:], x[90:] @ weights[0] + weights[1], pos_weight) for weights in at_ends]
+    np.testing.assert_allclose(history.validation_loss, shown, rtol=1e-5)
+
+
+def test_scaling_the_loss_changes_no_step():
+    x, _, y = drawn()
+    model, history = fitted(x, y, scale_loss=True)
+    expected_model, expected = usual()
+    np.testing.assert_allclose(history.training_loss, expected.training_loss, rtol=1e-5)
+    for value, other in zip(model.get_weights(), expected_model.get_weights(), strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_history_is_continued_by_that_of_a_later_phase():
+    first = History([3.0, 2.5, 2.0, 1.5], [2.8, 2.2], [0.5, 0.6], [2, 4], [2], 2)
+    second = History([1.4, 1.3, 1.2], [2.1, 2.3, 2.4], [0.7, 0.6, 0.5], [1, 2, 3], [3], 1)
+    whole = first.then(second)
+    assert whole == History(
+        [3.0, 2.5, 2.0, 1.5, 1.4, 1.3, 1.2],
+        [2.8, 2.2, 2.1, 2.3, 2.4],
+        [0.5, 0.6, 0.7, 0.6, 0.5],
+        [2, 4, 5, 6, 7],
+        [2, 5],
+        3,
+    )
+    assert first.epoch_ends == [2, 4]  # neither is changed
+    assert second.phase_ends == [3]
+
+
+def test_two_phases_of_one_model():
+    x, _, y = drawn()
+    head, model = LogitHead.for_labels(NAMES, y[:90]), linear()
+    batches, held_out = (Batches(x, {head.name: y}, rows, 16, 0) for rows in (np.arange(90), np.arange(90, 120)))
+    first = train(model, [head], batches, held_out, phase(epochs=2))
+    second = train(model, [head], batches, held_out, phase(epochs=3, lr=1e-9))
+    assert (first.phase_ends, second.phase_ends) == ([2], [3])
+    whole = first.then(second)
+    assert whole.phase_ends == [2, 5]
+    assert whole.epoch_ends == [6, 12, 18, 24, 30]
+    assert whole.validation_loss[2:] == [pytest.approx(min(first.validation_loss), rel=1e-5)] * 3  # where it stood
+
+
 # --- unknown cells
 
 
@@ -301,7 +599,7 @@ def test_whatever_stands_for_unknown_the_training_is_the_same_to_the_bit(dtype, 
     head, model = LogitHead.for_labels(NAMES, y[:90]), linear()
     targets = {head.name: other}
     batches, held_out = Batches(x, targets, np.arange(90), 16, 0), Batches(x, targets, np.arange(90, 120), 16)
-    history = train(model, [head], batches, held_out, **OPTIONS)
+    history = train(model, [head], batches, held_out, phase())
     expected_model, expected_history = usual()
     assert history == expected_history
     assert_same_weights(model, expected_model)
@@ -448,7 +746,7 @@ def test_end_to_end_training_moves_the_backbone_and_lowers_the_loss(cnn, picture
     pictures, targets = Pictures(picture_paths, (32, 32)), {"attributes": y}
     batches = Batches(pictures, targets, np.arange(8), 4, 0)
     held_out = Batches(pictures, targets, np.arange(8, 12), 4)
-    history = train(model, [head], batches, held_out, epochs=8, lr=3e-3, patience=9)
+    history = train(model, [head], batches, held_out, phase(epochs=8, lr=3e-3))
     assert history.epoch_ends == list(range(2, 18, 2))
     assert np.mean(history.training_loss[-4:]) < np.mean(history.training_loss[:4]) / 4
     moved = [(a != b).any() for a, b in zip(before, backbone.model.get_weights(), strict=True)]
@@ -459,7 +757,8 @@ def test_end_to_end_training_moves_the_backbone_and_lowers_the_loss(cnn, picture
     assert ((z > 0) == y[8:]).all()
 
 
-def test_a_picture_that_vanishes_during_training_is_named(cnn, picture_paths, tmp_path):
+def test_a_picture_that_vanishes_during_training_is_named(cnn, picture_paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CACHED_BYTES", 0)  # what is in memory cannot vanish
     _, head, model = cnn
     paths = [str(tmp_path / os.path.basename(path)) for path in picture_paths[:4]]
     for path, original in zip(paths, picture_paths[:4], strict=True):
@@ -467,7 +766,7 @@ def test_a_picture_that_vanishes_during_training_is_named(cnn, picture_paths, tm
     pictures = Vanishing(paths, (32, 32))
     batches = Batches(pictures, {"attributes": np.zeros((4, 2))}, np.arange(4), 2)
     with pytest.raises(ImageError) as error:
-        train(model, [head], batches, batches, **OPTIONS)
+        train(model, [head], batches, batches, phase())
     assert str(error.value) == f"{paths[0]}: no such file"
     with pytest.raises(ImageError) as error:
         predict_logits(model, Batches(pictures, {}, np.arange(3, -1, -1), 1))
@@ -482,3 +781,152 @@ def test_an_interrupt_that_tensorflow_wrapped_is_an_interrupt(monkeypatch):
     monkeypatch.setattr(model, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_logits(model, Batches(np.zeros((2, 2)), {}, np.arange(2), 2))
+
+
+# --- several devices
+
+# Two processors that are one: `distribution` takes them for the GPUs that this machine may not have.
+TWO_DEVICES = """
+import dataclasses, sys
+import tensorflow as tf
+
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import keras
+import numpy as np
+from multilabel import pipeline, training
+from multilabel.backbones import build_backbone, thaw
+from multilabel.checkpoints import Checkpoint
+from multilabel.config import CnnShape, FitConfig
+from multilabel.errors import Interrupted
+from multilabel.heads import LogitHead, SoftmaxHead
+from multilabel.labels import Tag
+from multilabel.training import Batches, Phase, build_models, distribution, train
+
+def use(devices):
+    training.replicas = lambda: ["/device:CPU:0", "/device:CPU:1"][:devices]
+
+def trained(devices, phase, checkpoint=None, *, count=16, batch_norm="none"):
+    use(devices)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (23, 32, 32, 3), dtype=np.uint8)
+    y = rng.integers(0, 2, (23, 2)).astype(np.int8)
+    y[::2] = -1  # so that one device may have all known cells, and the other none
+    tag = rng.integers(0, 3, 23).astype(np.int16)
+    tag[1::3] = -1
+    heads = [
+        LogitHead.for_labels(("a", "b"), y[:16]),
+        SoftmaxHead.for_labels(Tag("colour", ("red", "green", "blue")), tag[:16], weight=0.5),
+    ]
+    targets = dict(zip([head.name for head in heads], [y, tag]))
+    keras.utils.set_random_seed(0)
+    with distribution() as strategy:
+        assert (strategy is not None) == (devices == 2)
+        backbone = build_backbone("cnn", "none", (32, 32), cnn=CnnShape((4, 8), batch_norm=batch_norm))
+        _, model = build_models(backbone, heads)
+        thaw(backbone)
+        batches = Batches(pictures, targets, np.arange(count), 4, 0)
+        held_out = Batches(pictures, targets, np.arange(16, 23), 4)  # the last batch of an odd number
+        history = train(model, heads, batches, held_out, phase, checkpoint=checkpoint)
+    return history, model.get_weights()
+
+def assert_close(one, other, tolerance=1e-4):
+    for name in ("training_loss", "validation_loss", "validation_accuracy"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=tolerance, err_msg=name)
+    assert (one.epoch_ends, one.best_epoch) == (other.epoch_ends, other.best_epoch)
+"""
+
+
+def on_two_devices(script, *arguments):
+    command = [sys.executable, "-c", TWO_DEVICES + script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "phase", ["Phase(3, 0.01, 5)", "Phase(6, 0.05, 3, monitor='accuracy', schedule='plateau', ema=0.8)"]
+)
+def test_two_devices_train_as_one_does(phase):
+    on_two_devices(f"""
+phase = {phase}
+(one, weights), (two, others) = trained(1, phase), trained(2, phase)
+assert_close(one, two)
+for value, other in zip(weights, others, strict=True):
+    np.testing.assert_allclose(value, other, atol=1e-4)
+""")
+
+
+@pytest.mark.slow
+def test_two_devices_take_batches_that_do_not_divide():
+    # The last batch holds one picture, and BatchNorm of no picture would be no number.
+    on_two_devices("""
+training._replicas = lambda model: 2  # so that one device, too, is given batches that are filled up
+for batch_norm in ("none", "before"):
+    (one, _), (two, weights) = (trained(d, Phase(3, 0.01, 5), count=13, batch_norm=batch_norm) for d in (1, 2))
+    assert all(np.isfinite(value).all() for value in weights)
+    assert one.epoch_ends == two.epoch_ends == [4, 8, 12]
+    if batch_norm == "none":  # each device has BatchNorm of its own
+        assert_close(one, two)
+""")
+
+
+@pytest.mark.slow
+def test_two_devices_are_continued_to_the_bit(tmp_path):
+    on_two_devices(
+        """
+phase = Phase(4, 0.01, 5, schedule="plateau", ema=0.8)
+whole, weights = trained(2, phase)
+step = training._Log.on_train_batch_end
+
+def interrupted(self, batch, logs=None):
+    step(self, batch, logs)
+    if len(self.history.training_loss) == 10:
+        raise KeyboardInterrupt
+
+training._Log.on_train_batch_end = interrupted
+try:
+    trained(2, phase, Checkpoint(sys.argv[1], {}))
+except Interrupted:
+    pass
+training._Log.on_train_batch_end = step
+checkpoint = Checkpoint(sys.argv[1], {}, resume=True)
+assert checkpoint.epoch == 2
+resumed, others = trained(2, phase, checkpoint)
+assert resumed == whole
+assert all((value == other).all() for value, other in zip(weights, others, strict=True))
+""",
+        tmp_path / "checkpoint",
+    )
+
+
+@pytest.mark.slow
+def test_fit_on_two_devices_is_that_on_one(tmp_path, root):
+    lines = (root / "data" / "labels.txt").read_text().splitlines()[:60]
+    (tmp_path / "labels.txt").write_text("\n".join(lines) + "\n")
+    on_two_devices(
+        """
+import csv
+from pathlib import Path
+
+def numbers(name, table):
+    rows = csv.reader(open(folder / name / table))
+    next(rows)
+    return [[float(cell) for cell in row if cell[-1:].isdigit()] for row in rows]
+
+folder = Path(sys.argv[1])
+config = FitConfig(
+    folder / "labels.txt", images=sys.argv[2], backbone="cnn", train_backbone=True, image_size=32,
+    cnn=CnnShape((4, 8), batch_norm="none"), epochs=4, lr=0.01, batch_size=16,
+)
+for devices, name in ((1, "one"), (2, "two")):
+    use(devices)
+    pipeline.fit(dataclasses.replace(config, out=folder / name))
+for table in ("history.csv", "predictions.csv"):
+    for row, other in zip(numbers("one", table), numbers("two", table), strict=True):
+        np.testing.assert_allclose(row, other, atol=1e-4)
+""",
+        tmp_path,
+        root / "data" / "images",
+    )

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Frozen ResNet50 and masked binary cross-entropy on four attributes, about 10% of the labels NA.
+#
+#     sh examples/aimonk_resnet50.sh --labels labels.txt
+#
+# Data: Aimonk's labels.txt and images/. Writes the bundle model/, in which loss_curve.png is called
+# Aimonk_multilabel_problem. Options after the script's name replace the ones below.
+#
+exec multilabel fit --labels labels.txt --run-name Aimonk_multilabel_problem \
+    --backbone resnet50 --image-size 224 --lr 1e-4 --epochs 5 --batch-size 32 "$@"
