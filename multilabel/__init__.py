@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import load as load_bundle
-    from .config import FitConfig
+    from .config import CnnShape, FitConfig
     from .errors import MultilabelError
     from .formats import read_labels
     from .inference import predict
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "UNKNOWN": "labels",
+    "CnnShape": "config",
     "FitConfig": "config",
     "LabelTable": "labels",
     "MaskedBCE": "losses",
@@ -41,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "UNKNOWN",
+    "CnnShape",
     "FitConfig",
     "LabelTable",
     "MaskedBCE",

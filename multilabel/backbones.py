@@ -225,6 +225,8 @@ def resolve_precision(name: str) -> str:
     Raises:
         UsageError: for a precision that there is not, or that nothing here computes in.
     """
+    if name == "float32":
+        return name
     available = _available_precisions()
     if name == "auto":
         return available[0]
@@ -336,7 +338,7 @@ def thaw(backbone: Backbone, last: int | None = None) -> None:
             `None`: all.
 
     Raises:
-        UsageError: if it has fewer layers, or the number is below 1.
+        UsageError: if it has fewer layers, or none of them has weights to train, or the number is below 1.
     """
     layers = backbone.network.layers
     if last is not None and not 1 <= last <= len(layers):
@@ -351,6 +353,8 @@ def thaw(backbone: Backbone, last: int | None = None) -> None:
         for layer in _layers(backbone.model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
+    if not backbone.model.trainable_weights:
+        raise UsageError(f"none of the last {last} layers of {backbone.name} has weights to train; take more of them.")
 
 
 def save_embedded(backbone: Backbone, path: str | os.PathLike[str]) -> None:

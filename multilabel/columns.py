@@ -136,6 +136,8 @@ class Choice:
             counts = f"attributes in the file: {len(places)}, names given: {len(self.names)}"
             raise UsageError(f"{path}: {counts}; give one name for each attribute.")
         names = [header[place] for place in places] if self.names is None else self.names
+        if shared := [name for name in names if name in self.tags]:
+            raise UsageError(f"{path}: --names calls an attribute '{printable(shared[0])}', and so is a tag called.")
         split = () if self.split is None else (self.split,)
         return Columns(
             tuple(Column(name, place, ATTRIBUTE, expected) for name, place in zip(names, places, strict=True)),

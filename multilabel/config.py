@@ -253,6 +253,20 @@ class FitConfig:
             raise UsageError("--views stores augmented pictures; choose how with --augment light or strong.")
         if self.views > 1 and self.train_backbone:
             raise UsageError("--views is for a frozen backbone; leave out --train-backbone.")
+        if self.split is not None and self.test_share:
+            raise UsageError("--split fixes the test part, too; leave out --test-share.")
+        if not self.pool_name.strip():
+            raise UsageError("--pool-name is blank; expected a name for the pooled class, such as other.")
+        if not self.tags:
+            idle = [name for name in _TAGS_ONLY if getattr(self, name) != getattr(type(self), name)]
+            if idle:
+                raise UsageError(f"{', '.join(map(_option, idle))} would do nothing without --tags.")
+        if self.fine_tune == "none":
+            for name in _PER_PHASE:
+                if getattr(self, name)[1] != getattr(type(self), name)[1]:
+                    raise UsageError(
+                        f"{_option(name)} has a value for fine-tuning; add --fine-tune, or give one value."
+                    )
         if not self.trains_backbone:
             idle = [name for name in _BACKBONE_ONLY if getattr(self, name) != getattr(type(self), name)]
             if self.augment != "none" and self.views == 1:
@@ -271,6 +285,7 @@ class FitConfig:
         return self.train_backbone or self.fine_tune != "none"
 
 
+_TAGS_ONLY = ("min_count", "min_share", "class_weight", "label_smoothing")
 _PER_PHASE = ("epochs", "lr", "patience")
 _BACKBONE_ONLY = ("schedule", "warmup", "ema", "precision", "resume")
 _CHOICES = {

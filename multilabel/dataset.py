@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from .augment import Augmentation
-from .backbones import Backbone, freeze
+from .backbones import Backbone
 from .config import FitConfig
 from .errors import DataError
 from .features import Extraction, FeatureStore, Views, check, default_cache, extract
 from .formats import read_labels
+from .heads import check_loss_weights
 from .labels import UNKNOWN, LabelTable, locate_images, pool_rare
 from .splits import fixed_parts, read_parts, shared_groups, split_parts
-from .training import Inputs, Pictures
+from .training import Pictures
 
 _NAMED = 20  # so many pictures that are left out are named in the terminal
 _log = logging.getLogger("multilabel")
@@ -67,12 +67,17 @@ class Dataset:
     computed: int
     seconds: float
 
-    def inputs(self, model: keras.Model) -> Inputs:
-        """What a model of `build_models` is fed outside training."""
-        if len(model.input_shape) == 4:
-            return self.pictures
-        assert self.features is not None
-        return self.features[:, 0] if self.features.ndim == 3 else self.features
+    @property
+    def stored_features(self) -> np.ndarray:
+        """`features`, which must be there."""
+        if self.features is None:
+            raise ValueError("The backbone trains from the start: there are no features.")
+        return self.features
+
+    @property
+    def first_views(self) -> np.ndarray:
+        """The features of the unchanged pictures, `(n, dimension)`."""
+        return self.stored_features[:, 0] if self.stored_features.ndim == 3 else self.stored_features
 
 
 def read_table(config: FitConfig) -> Labels:
@@ -91,6 +96,7 @@ def read_table(config: FitConfig) -> Labels:
         attributes=config.attributes,
         split=column,
     )
+    check_loss_weights(named, config.loss_weights)
     if config.split and column is None:
         named = replace(named, parts=_parts_of_file(config.split, named.images))
     table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
@@ -121,6 +127,8 @@ def _parts_of_file(path: str, images: Sequence[str]) -> tuple[str, ...]:
     found = tuple(parts.get(name) or parts.get(name.removesuffix(Path(name).suffix)) or "" for name in images)
     if not any(found):
         raise DataError(f"--split {path}: none of its {len(parts)} names is a picture of the labels file.")
+    if elsewhere := len(parts) - sum(map(bool, found)):
+        _log.info(f"--split {path}: {counted(elsewhere, 'name')} of {len(parts):,} not in the labels file.")
     return found
 
 
@@ -128,10 +136,10 @@ def _describe_labels(config: FitConfig, table: LabelTable) -> None:
     known = int((table.y != UNKNOWN).sum() + (table.tag_y != UNKNOWN).sum())
     cells = table.y.size + table.tag_y.size
     columns = [
-        count(len(columns), noun) for columns, noun in ((table.names, "attribute"), (table.tags, "tag")) if columns
+        counted(len(columns), noun) for columns, noun in ((table.names, "attribute"), (table.tags, "tag")) if columns
     ]
     _log.info(
-        f"{config.labels}: {count(len(table.images), 'picture')}, {' and '.join(columns)}, "
+        f"{config.labels}: {counted(len(table.images), 'picture')}, {' and '.join(columns)}, "
         f"{known:,} of {cells:,} labels known ({known / cells:.0%})."
     )
 
@@ -157,7 +165,6 @@ def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress
     else:
         augment = Augmentation(config.augment, backbone.image_size) if config.views > 1 else None
         views = Views(config.views, augment)
-        freeze(backbone)
         with FeatureStore(config.cache or default_cache(), backbone) as store:
             extraction = extract(backbone, table.images, store, views=views, progress=progress)
             rows, digests = _readable(table, extraction)
@@ -175,6 +182,10 @@ def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress
     skipped = [(name, "no such file") for name in labels.absent] + list(zip(broken, reasons, strict=True))
     table = table.take(rows)
     names = [labels.names[row] for row in rows]
+    if table.parts is not None:
+        nowhere = [name for name, part in zip(names, table.parts, strict=True) if not part]
+        _warn_left_out("--split gives it no part", nowhere)
+        skipped += [(name, "no part in --split") for name in nowhere]
     pictures = Pictures(table.images, backbone.image_size)
     return Dataset(table, names, digests, skipped, features, pictures, extraction.computed, seconds)
 
@@ -183,10 +194,10 @@ def _warn_left_out(why: str, names: Sequence[str]) -> None:
     if not names:
         return
     more = f" and {len(names) - _NAMED:,} more, which skipped.csv in the bundle lists" if len(names) > _NAMED else ""
-    _log.warning(f"Left out, because {why} ({count(len(names), 'picture')}): {', '.join(names[:_NAMED])}{more}.")
+    _log.warning(f"Left out, because {why} ({counted(len(names), 'picture')}): {', '.join(names[:_NAMED])}{more}.")
 
 
-def count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 picture`, `2,000 pictures`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -198,8 +209,8 @@ def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], lis
     return [row for row, _ in pairs], [digest for _, digest in pairs]
 
 
-def split_dataset(config: FitConfig, data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows of the training, the validation and the test part.
+def split_dataset(config: FitConfig, data: Dataset) -> dict[str, np.ndarray]:
+    """The rows of the parts `"training"`, `"validation"` and `"test"`, which may be empty.
 
     Raises:
         DataError: a part would be empty.
@@ -207,21 +218,18 @@ def split_dataset(config: FitConfig, data: Dataset) -> tuple[np.ndarray, np.ndar
     table = data.table
     cells = np.concatenate([table.y, table.tag_y], axis=1)
     if table.parts is None:
-        parts = split_parts(cells, config.val_share, config.test_share, groups=data.digests, seed=config.seed)
+        rows = split_parts(cells, config.val_share, config.test_share, groups=data.digests, seed=config.seed)
     else:
-        parts = fixed_parts(table.parts, cells, config.val_share, groups=data.digests, seed=config.seed)
-        nowhere = [name for name, part in zip(data.names, table.parts, strict=True) if not part]
-        _warn_left_out("--split gives it no part", nowhere)
-        data.skipped.extend((name, "no part in --split") for name in nowhere)
-        if shared := shared_groups(parts, data.digests):
+        rows = fixed_parts(table.parts, cells, config.val_share, groups=data.digests, seed=config.seed)
+        if shared := shared_groups(rows, data.digests):
             _log.warning(
-                f"--split puts copies of the same picture into different parts ({count(shared, 'picture')}): "
+                f"--split puts copies of the same picture into different parts ({counted(shared, 'picture')}): "
                 "the scores are flattering."
             )
-    training, validation, test = parts
+    training, validation, test = rows
     tested = f"; test part: {len(test):,}" if len(test) else ""
-    _log.info(f"Training part: {count(len(training), 'picture')}; validation part: {len(validation):,}{tested}.")
-    return training, validation, test
+    _log.info(f"Training part: {counted(len(training), 'picture')}; validation part: {len(validation):,}{tested}.")
+    return {"training": training, "validation": validation, "test": test}
 
 
 def labels_digest(data: Dataset) -> str:

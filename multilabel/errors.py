@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+_SHOWN = 20  # so many bad lines are shown
+
 
 class MultilabelError(Exception):
     """Base of all errors raised on purpose; its text is one clear sentence for a person."""
@@ -49,7 +51,9 @@ class LabelError(DataError):
     def __str__(self) -> str:
         count = len({line for line, _ in self.problems})
         lines, them = ("1 line", "it") if count == 1 else (f"{count} lines", "them")
-        details = "\n".join(f"  line {line}: {what}" for line, what in self.problems)
+        details = "\n".join(f"  line {line}: {what}" for line, what in self.problems[:_SHOWN])
+        if len(self.problems) > _SHOWN:
+            details += f"\n  ... and {len(self.problems) - _SHOWN:,} more"
         return f"{self.path}: {lines} cannot be used; correct {them} and run again.\n{details}"
 
 

@@ -2,14 +2,15 @@
 
 A head owns its units, loss, activation, `to_probs` and metrics; nothing is guessed from shapes or value
 ranges. There are two kinds: the logit head over binary attributes, and the softmax head over the classes of one
-tag. A new kind is one class with the same members, and one more entry in `HEADS`.
+tag. A new kind is one class with the same members, and one more entry in `HEADS`; what
+is said of its predictions to people stands in the rooms above.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from textwrap import shorten
 from typing import Any
@@ -18,12 +19,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from .config import CLASS_WEIGHTS
 from .errors import DataError, UsageError
 from .labels import LabelTable, Tag
 from .labels import pos_weight as balanced_pos_weight
 from .losses import MaskedBCE, MaskedSparseCategoricalCrossentropy, labels_and_classes, of_one_shape
 
-CLASS_WEIGHTS = ("none", "balanced")
 ACCURACIES = ("binary", "class")
 
 
@@ -426,6 +427,18 @@ def head_from_config(config: Any) -> Head:
     return HEADS[kind].from_config(config)
 
 
+def check_loss_weights(table: LabelTable, weights: Iterable[str]) -> None:
+    """Makes sure that each weight is one of a head of this table.
+
+    Raises:
+        UsageError: one is not.
+    """
+    names = [*(["attributes"] if table.names else []), *(tag.name for tag in table.tags)]
+    unknown = [name for name in weights if name not in names]
+    if unknown:
+        raise UsageError(f"A loss weight is given for '{unknown[0]}', which is none of {', '.join(names)}.")
+
+
 def heads_for(
     table: LabelTable,
     training: np.ndarray,
@@ -452,10 +465,7 @@ def heads_for(
         ValueError: a weight or the label smoothing is out of range.
     """
     weights = weights or {}
-    names = [*(["attributes"] if table.names else []), *(tag.name for tag in table.tags)]
-    unknown = [name for name in weights if name not in names]
-    if unknown:
-        raise UsageError(f"A loss weight is given for '{unknown[0]}', which is none of {', '.join(names)}.")
+    check_loss_weights(table, weights)
     heads: list[Head] = []
     if table.names:
         heads.append(LogitHead.for_labels(table.names, table.y[training], weight=weights.get("attributes", 1.0)))

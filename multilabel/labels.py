@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .config import RARE
 from .errors import DataError, UsageError
 
 UNKNOWN = -1
@@ -172,7 +173,7 @@ def pool_rare(
         UsageError: `rare` is neither of the two.
         DataError: a tag is left with fewer than 2 classes.
     """
-    if rare not in ("pool", "drop"):
+    if rare not in RARE:
         raise UsageError(f"{rare!r} is nothing to do with rare classes; choose pool or drop.")
     tags, tag_y = list(table.tags), table.tag_y.copy()
     taken: dict[str, dict[str, int]] = {}

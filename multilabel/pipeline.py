@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import keras
@@ -17,7 +17,6 @@ import numpy as np
 
 from . import __version__, report
 from . import bundle as bundles
-from .augment import Augmentation
 from .backbones import (
     CNN,
     EMBEDDED,
@@ -32,26 +31,19 @@ from .backbones import (
 )
 from .checkpoints import Checkpoint
 from .config import DEFAULT_BACKBONE, CnnShape, FitConfig
-from .dataset import Dataset, Labels, count, labels_digest, read_dataset, read_table, split_dataset
-from .errors import Interrupted, UsageError
+from .dataset import Dataset, Labels, labels_digest, read_dataset, read_table, split_dataset
+from .errors import UsageError
 from .evaluation import Evaluation, evaluate, evaluate_tag
-from .heads import Head, SoftmaxHead, heads_for, missing_classes, missing_tag_classes
+from .heads import Head, SoftmaxHead
 from .labels import LabelTable
+from .phases import Run
 from .tables import HeldOut, predictions_table, write_tables
 from .thresholds import Threshold, choose_thresholds
-from .training import (
-    Batches,
-    History,
-    Phase,
-    build_models,
-    distribution,
-    pick_views,
-    predict_logits,
-    train,
-)
+from .training import History
 
-# Settings that change no number of a training, or that digests of the data stand for.
-_NOT_OF_THE_TRAINING = ("labels", "images", "out", "run_name", "cache", "tensorboard", "resume")
+_FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
+# Settings that change nothing of a training, or that digests of the data stand for.
+_NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "resume")
 _log = logging.getLogger("multilabel")
 
 
@@ -76,17 +68,6 @@ class FitResult:
     training_seconds: float
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What training on a split gave; `trained` is `model` or, on stored features, its heads alone."""
-
-    heads: tuple[Head, ...]
-    model: keras.Model
-    trained: keras.Model
-    history: History
-    seconds: float
-
-
 def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     """Trains, thresholds and measures a model, and writes its bundle.
 
@@ -105,24 +86,23 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     keras.utils.set_random_seed(config.seed)
     backbone = _build_backbone(config)
     data = read_dataset(config, labels, backbone, progress)
-    training, validation, test = split_dataset(config, data)
-    checkpoint = _checkpoint(config, data, backbone) if config.trains_backbone else None
-    fitted = _train(config, backbone, data, training, validation, checkpoint, progress)
+    parts = split_dataset(config, data)
+    checkpoint = _checkpoint(config, data, parts, backbone) if config.trains_backbone else None
+    fitted = Run(config, backbone, data, parts, checkpoint, progress).fit()
     held_out = [
-        HeldOut(name, rows, _probabilities(config, fitted, data, rows))
-        for name, rows in (("validation", validation), ("test", test))
-        if len(rows)
+        HeldOut(name, parts[name], fitted.probabilities(data, parts[name], config.batch_size))
+        for name in ("validation", "test")
+        if len(parts[name])
     ]
     thresholds = _thresholds(config, data.table, held_out[0])
     evaluations = tuple(_evaluate(config, fitted.heads, data.table, part, thresholds) for part in held_out)
-    parts = {"training": len(training), **{part.name: len(part.rows) for part in held_out}}
     bundle = bundles.Bundle(
         config.run_name or config.out.absolute().name,
         backbone,
         fitted.heads,
         tuple(thresholds),
         fitted.model,
-        _provenance(config, labels, data, parts),
+        _provenance(config, labels, data, {name: len(rows) for name, rows in parts.items()}),
     )
     with bundles.writing(config.out) as folder:
         bundles.save(bundle, folder)
@@ -140,50 +120,82 @@ def _resolved(config: FitConfig) -> FitConfig:
     Raises:
         UsageError: if the parts of the configuration contradict each other.
     """
-    out = config.out.absolute()
-    for option, path in (("--labels", config.labels), ("--images", config.images), ("--cache", config.cache)):
-        if path is not None and out in (path.absolute(), *path.absolute().parents):
+    out = config.out.resolve()
+    weights = Path(str(config.weights)) if _is_bundle(config.weights) else None
+    for option, path in (*((name, getattr(config, name)) for name in _FOLDERS), ("weights", weights)):
+        if path is not None and out in (path.resolve(), *path.resolve().parents):
             raise UsageError(
-                f"{option} {path} lies inside --out {config.out}, which is replaced; choose another --out."
+                f"--{option} {path} lies inside --out {config.out}, which is replaced; choose another --out."
             )
-    if config.tensorboard is not None and find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs another package; install it with `pip install multilabel[tensorboard]`.")
+    _check_tensorboard(config.tensorboard)
     config = replace(config, precision=resolve_precision(config.precision))
-    if config.weights is not None and Path(config.weights).is_dir():
-        return config  # a bundle, which knows its own backbone
-    name = resolve_name(config.backbone or DEFAULT_BACKBONE)
-    weights = config.weights or IMAGENET
-    if config.weights is None and name == CNN:
-        own_shape = config.cnn != CnnShape()
-        weights = NO_WEIGHTS if config.train_backbone or own_shape else EMBEDDED
-        if own_shape and not config.train_backbone:
+    if weights is not None:
+        if config.cnn != CnnShape():
             raise UsageError(
-                f"--backbone {CNN} has pretrained weights only in its default shape: train it (--train-backbone), "
-                "or pass its weights (--weights FILE)."
+                f"the bundle {config.weights} knows the layers of its own backbone; "
+                "leave out --filters, --kernel-size, --dense-units, --batch-norm and --dropout."
             )
-    if weights == NO_WEIGHTS and not config.train_backbone:
+        return config
+    config = replace(config, backbone=resolve_name(config.backbone or DEFAULT_BACKBONE))
+    config = replace(config, weights=config.weights or _default_weights(config))
+    if config.weights == NO_WEIGHTS and not config.trains_backbone:
         _log.warning("The backbone is frozen with random weights: good for trying things out, and for nothing else.")
-    return replace(config, backbone=name, weights=weights)
+    return config
+
+
+def _is_bundle(weights: str | None) -> bool:
+    return weights is not None and weights not in (IMAGENET, EMBEDDED, NO_WEIGHTS) and Path(weights).is_dir()
+
+
+def _default_weights(config: FitConfig) -> str:
+    if config.backbone != CNN:
+        return IMAGENET
+    if config.train_backbone:
+        return NO_WEIGHTS
+    shape, embedded = (replace(cnn, kernel_sizes=cnn.kernels, dropout=0.0) for cnn in (config.cnn, CnnShape()))
+    if shape != embedded:
+        raise UsageError(
+            f"--backbone {CNN} has pretrained weights only in its default shape: train it (--train-backbone), "
+            "or pass its weights (--weights FILE)."
+        )
+    return EMBEDDED
+
+
+def _check_tensorboard(folder: Path | None) -> None:
+    if folder is None:
+        return
+    if find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard needs another package; install it with `pip install multilabel[tensorboard]`.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"--tensorboard {folder}: is no folder to write to ({error.strerror or error}).") from error
 
 
 def _build_backbone(config: FitConfig) -> Backbone:
     weights = str(config.weights)
-    if not Path(weights).is_dir():
-        shape = config.cnn if config.backbone == CNN else None
-        return build_backbone(str(config.backbone), weights, config.image_size, cnn=shape)
-    backbone = bundles.load_backbone(weights, config.image_size)
-    if config.backbone is not None and resolve_name(config.backbone) != backbone.name:
-        raise UsageError(
-            f"--backbone {config.backbone}: the bundle {weights} has a {backbone.name}; leave out --backbone."
-        )
+    if not _is_bundle(weights):
+        backbone = build_backbone(str(config.backbone), weights, config.image_size, cnn=config.cnn)
+    else:
+        backbone = bundles.load_backbone(weights, config.image_size)
+        if config.backbone is not None and resolve_name(config.backbone) != backbone.name:
+            raise UsageError(
+                f"--backbone {config.backbone}: the bundle {weights} has a {backbone.name}; leave out --backbone."
+            )
+    if isinstance(config.fine_tune, int):
+        thaw(backbone, config.fine_tune)  # in vain, but it says early if there are not so many layers
+    freeze(backbone)
     return backbone
 
 
-def _checkpoint(config: FitConfig, data: Dataset, backbone: Backbone) -> Checkpoint:
+def _checkpoint(config: FitConfig, data: Dataset, parts: Mapping[str, np.ndarray], backbone: Backbone) -> Checkpoint:
     folder = config.out.with_name(f"{config.out.absolute().name}.checkpoint")
     settings = {name: value for name, value in _settings(config).items() if name not in _NOT_OF_THE_TRAINING}
     settings["the labels"] = labels_digest(data)
     settings["the pictures"] = hashlib.sha256(b"".join(data.digests)).hexdigest()
+    settings["the parts"] = hashlib.sha256(repr([rows.tolist() for rows in parts.values()]).encode()).hexdigest()
     settings["the backbone's first weights"] = backbone.fingerprint()
     settings["the versions"] = _versions()
     checkpoint = Checkpoint(folder, settings, resume=config.resume)
@@ -192,163 +204,6 @@ def _checkpoint(config: FitConfig, data: Dataset, backbone: Backbone) -> Checkpo
     if checkpoint.found and not config.resume:
         _log.warning(f"{folder} holds an interrupted training, which this one replaces; --resume would continue it.")
     return checkpoint
-
-
-def _train(
-    config: FitConfig,
-    backbone: Backbone,
-    data: Dataset,
-    training: np.ndarray,
-    validation: np.ndarray,
-    checkpoint: Checkpoint | None,
-    progress: bool,
-) -> _Fitted:
-    """Both phases, as far as they are wanted."""
-    heads = heads_for(
-        data.table,
-        training,
-        class_weight=config.class_weight,
-        label_smoothing=config.label_smoothing,
-        weights=config.loss_weights,
-    )
-    _warn_of_missing_classes(heads, data.table, training)
-    keras.utils.set_random_seed(config.seed)  # again, so that the heads do not depend on what happened before
-    heads_model, model = build_models(backbone, heads)
-    started = time.perf_counter()
-    history = None
-    trained = heads_model
-    if not config.train_backbone:
-        phase = Phase(config.epochs[0], config.lr[0], config.patience[0], config.monitor)
-        history = _train_heads(config, heads_model, heads, data, training, validation, phase, progress)
-    if checkpoint is not None:
-        trained = model
-        number = 0 if config.train_backbone else 1
-        phase = Phase(
-            config.epochs[number],
-            config.lr[number],
-            config.patience[number],
-            config.monitor,
-            config.schedule,
-            config.warmup,
-            config.ema,
-            scale_loss=config.precision == "float16",
-        )
-        later = _train_all(config, backbone, model, heads, data, training, validation, phase, checkpoint, progress)
-        history = history.then(later) if history else later
-    assert history is not None
-    return _Fitted(heads, model, trained, history, time.perf_counter() - started)
-
-
-def _train_heads(
-    config: FitConfig,
-    model: keras.Model,
-    heads: Sequence[Head],
-    data: Dataset,
-    training: np.ndarray,
-    validation: np.ndarray,
-    phase: Phase,
-    progress: bool,
-) -> History:
-    """The first phase: the heads alone, on stored features."""
-    assert data.features is not None
-    targets = {head.name: head.targets(data.table) for head in heads}
-    pick = pick_views if config.views > 1 else None
-    batches = Batches(data.features, targets, training, config.batch_size, config.seed, pick)
-    held_out = Batches(data.inputs(model), targets, validation, config.batch_size)
-    started = time.perf_counter()
-    try:
-        history = train(
-            model, heads, batches, held_out, phase, tensorboard=_log_folder(config, "heads"), progress=progress
-        )
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} The features are kept, so the same command is quick to train again.") from None
-    _describe_training("heads", history, phase, time.perf_counter() - started)
-    return history
-
-
-def _train_all(
-    config: FitConfig,
-    backbone: Backbone,
-    model: keras.Model,
-    heads: Sequence[Head],
-    data: Dataset,
-    training: np.ndarray,
-    validation: np.ndarray,
-    phase: Phase,
-    checkpoint: Checkpoint,
-    progress: bool,
-) -> History:
-    """The phase that trains the backbone, too: on pictures, augmented if wanted.
-
-    With several GPUs, or in half precision, a twin of the model is trained, and its weights are taken over: what is
-    measured, kept and used later computes in float32, on one device.
-    """
-    targets = {head.name: head.targets(data.table) for head in heads}
-    augment = None if config.augment == "none" else Augmentation(config.augment, backbone.image_size)
-    batches = Batches(data.pictures, targets, training, config.batch_size, config.seed, augment)
-    held_out = Batches(data.pictures, targets, validation, config.batch_size)
-    started = time.perf_counter()
-    with distribution() as strategy:
-        twin, twin_model = backbone, model
-        if strategy is not None or config.precision != "float32":
-            network = build_backbone(
-                backbone.name, NO_WEIGHTS, backbone.image_size, cnn=backbone.cnn, precision=config.precision
-            )
-            twin = replace(network, weights=backbone.weights)
-            _, twin_model = build_models(twin, heads)
-            freeze(twin)  # as the model's backbone is: the order of the weights depends on it
-            freeze(backbone)
-            twin_model.set_weights(model.get_weights())
-        thaw(twin, config.fine_tune if isinstance(config.fine_tune, int) else None)
-        try:
-            history = train(
-                twin_model,
-                heads,
-                batches,
-                held_out,
-                phase,
-                checkpoint=checkpoint,
-                tensorboard=_log_folder(config, "backbone"),
-                progress=progress,
-            )
-        except Interrupted as stop:
-            kept = " The same command with --resume continues." if checkpoint.epoch else ""
-            raise Interrupted(f"{stop}{kept}") from None
-        freeze(twin)
-        if twin is not backbone:
-            model.set_weights(twin_model.get_weights())
-    _describe_training("heads and backbone", history, phase, time.perf_counter() - started)
-    return history
-
-
-def _log_folder(config: FitConfig, phase: str) -> Path | None:
-    return None if config.tensorboard is None else config.tensorboard / phase
-
-
-def _describe_training(what: str, history: History, phase: Phase, seconds: float) -> None:
-    direction = "lowest validation loss" if phase.monitor == "loss" else "highest validation accuracy"
-    _log.info(
-        f"Trained {what} for {count(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
-        f"kept the weights of epoch {history.best_epoch}, the one with the {direction}."
-    )
-
-
-def _warn_of_missing_classes(heads: Sequence[Head], table: LabelTable, training: np.ndarray) -> None:
-    for head in heads:
-        labels = head.targets(table)[training]
-        if isinstance(head, SoftmaxHead):
-            if missing := missing_tag_classes(head, labels):
-                _log.warning(f"{head.tag}: no picture of the training part shows {', '.join(missing)}.")
-            continue
-        for label, names in zip("10", missing_classes(head.attributes, labels), strict=True):
-            for name in names:
-                _log.warning(f"{name}: no {label} among its known labels in the training part; its pos_weight is 1.")
-
-
-def _probabilities(config: FitConfig, fitted: _Fitted, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
-    batches = Batches(data.inputs(fitted.trained), {}, rows, config.batch_size)
-    logits = predict_logits(fitted.trained, batches)
-    return {head.name: head.to_probs(logits[head.name]) for head in fitted.heads}
 
 
 def _thresholds(config: FitConfig, table: LabelTable, part: HeldOut) -> list[Threshold]:

@@ -431,6 +431,11 @@ class _Log(keras.callbacks.Callback):
         self.history.epoch_ends.append(len(self.history.training_loss))
         self.history.validation_loss.append(loss)
         self.history.validation_accuracy.append(accuracy)
+        # What Keras has of the training is its last batch, since it was emptied before each.
+        first = [0, *self.history.epoch_ends][-2]
+        for name in [name for name in logs if not name.startswith("val_")]:
+            del logs[name]
+        logs["known_loss"] = float(np.mean(self.history.training_loss[first:]))
         logs[MONITORED] = loss if self.phase.monitor == "loss" else accuracy
         self.bar.set_postfix(validation_loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
         self.bar.update()

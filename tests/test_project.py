@@ -21,13 +21,14 @@ FLOORS = [
     {"metrics", "thresholds"},
     {"losses", "heads", "backbones", "augment"},
     {"features", "checkpoints", "training", "bundle"},
-    {"inference", "evaluation", "report", "tables", "dataset"},
+    {"inference", "evaluation", "report", "tables", "dataset", "phases"},
     {"pipeline", "cli", "__main__", "__init__"},
 ]
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 MODULES = sorted(path.stem for path in Path(multilabel.__file__).parent.glob("*.py"))
 PUBLIC = [
     "UNKNOWN",
+    "CnnShape",
     "FitConfig",
     "LabelTable",
     "MaskedBCE",

@@ -1,0 +1,251 @@
+"""The phases of one training: heads on stored features, then heads and backbone together on pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from .augment import Augmentation
+from .backbones import NO_WEIGHTS, Backbone, build_backbone, freeze, thaw
+from .checkpoints import Checkpoint
+from .config import FitConfig
+from .dataset import Dataset, counted
+from .errors import Interrupted
+from .heads import Head, SoftmaxHead, heads_for, missing_classes, missing_tag_classes
+from .training import (
+    Batches,
+    History,
+    Inputs,
+    Phase,
+    build_models,
+    distribution,
+    pick_views,
+    predict_logits,
+    train,
+)
+
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gave.
+
+    Attributes:
+        heads: the heads.
+        model: backbone and heads.
+        heads_model: the same heads on features.
+        on_features: whether the backbone is as it was when the features were stored.
+        history: how it went.
+        seconds: how long it took.
+    """
+
+    heads: tuple[Head, ...]
+    model: keras.Model
+    heads_model: keras.Model
+    on_features: bool
+    history: History
+    seconds: float
+
+    def probabilities(self, data: Dataset, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        """Probabilities of these rows, by head name; from stored features where they still hold."""
+        inputs: Inputs = data.first_views if self.on_features else data.pictures
+        logits = predict_logits(
+            self.heads_model if self.on_features else self.model, Batches(inputs, {}, rows, batch_size)
+        )
+        return {head.name: head.to_probs(logits[head.name]) for head in self.heads}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, from random heads to the weights that are kept.
+
+    Attributes:
+        config: what is wanted.
+        backbone: frozen; trained in place if that is wanted.
+        data: pictures, labels and, unless the backbone trains from the start, features.
+        parts: rows of `"training"` and `"validation"`.
+        checkpoint: keeps the state while the backbone trains; `None` if it never does.
+        progress: show bars on stderr, where a person watches.
+    """
+
+    config: FitConfig
+    backbone: Backbone
+    data: Dataset
+    parts: Mapping[str, np.ndarray]
+    checkpoint: Checkpoint | None
+    progress: bool
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads, made for the training part."""
+        return heads_for(
+            self.data.table,
+            self.parts["training"],
+            class_weight=self.config.class_weight,
+            label_smoothing=self.config.label_smoothing,
+            weights=self.config.loss_weights,
+        )
+
+    def fit(self) -> Fitted:
+        """Trains in one phase or two.
+
+        Raises:
+            DataError: a head has nothing to learn from; the loss is no longer a number.
+            CheckpointError: the state cannot be written.
+            Interrupted: on Ctrl-C.
+        """
+        self._warn_of_missing_classes()
+        keras.utils.set_random_seed(self.config.seed)  # again: heads do not depend on what happened before
+        heads_model, model = build_models(self.backbone, self.heads)
+        started = time.perf_counter()
+        if self.config.train_backbone:
+            history, on_features = self._train_all(model, self._phase(0)), False
+        else:
+            history, on_features = self._train_heads(heads_model), True
+            if self.checkpoint is not None:
+                before = model.get_weights()
+                history = history.then(self._train_all(model, self._phase(1)))
+                on_features = self._is_better_before(history)
+                if on_features:
+                    model.set_weights(before)
+        return Fitted(self.heads, model, heads_model, on_features, history, time.perf_counter() - started)
+
+    def _phase(self, number: int) -> Phase:
+        """A phase that trains the backbone, with the values that are meant for it."""
+        config = self.config
+        return Phase(
+            config.epochs[number],
+            config.lr[number],
+            config.patience[number],
+            config.monitor,
+            config.schedule,
+            config.warmup,
+            config.ema,
+            scale_loss=config.precision == "float16",
+        )
+
+    def _batches(
+        self,
+        inputs: Inputs,
+        part: str,
+        augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    ) -> Batches:
+        targets = {head.name: head.targets(self.data.table) for head in self.heads}
+        seed = self.config.seed if part == "training" else None
+        return Batches(inputs, targets, self.parts[part], self.config.batch_size, seed, augment)
+
+    def _train_heads(self, model: keras.Model) -> History:
+        """The first phase: the heads alone, on stored features."""
+        config, data = self.config, self.data
+        phase = Phase(config.epochs[0], config.lr[0], config.patience[0], config.monitor)
+        several = config.views > 1
+        training = self._batches(data.stored_features, "training", pick_views if several else None)
+        started = time.perf_counter()
+        try:
+            history = train(
+                model,
+                self.heads,
+                training,
+                self._batches(data.first_views, "validation"),
+                phase,
+                tensorboard=self._log_folder("heads"),
+                progress=self.progress,
+            )
+        except Interrupted as stop:
+            raise Interrupted(f"{stop} The features are kept, so the same command is quick to train again.") from None
+        self._describe("heads", history, time.perf_counter() - started)
+        return history
+
+    def _train_all(self, model: keras.Model, phase: Phase) -> History:
+        """The phase that trains the backbone, too: on pictures, augmented if wanted.
+
+        With several GPUs, or in half precision, a twin of the model is trained, and its weights are taken over: what is
+        measured, kept and used later computes in float32, on one device.
+        """
+        config, backbone = self.config, self.backbone
+        assert self.checkpoint is not None
+        augment = None if config.augment == "none" else Augmentation(config.augment, backbone.image_size)
+        started = time.perf_counter()
+        with distribution() as strategy:
+            twin, twin_model = backbone, model
+            if strategy is not None or config.precision != "float32":
+                twin, twin_model = self._twin(model)
+            thaw(twin, config.fine_tune if isinstance(config.fine_tune, int) else None)
+            try:
+                history = train(
+                    twin_model,
+                    self.heads,
+                    self._batches(self.data.pictures, "training", augment),
+                    self._batches(self.data.pictures, "validation"),
+                    phase,
+                    checkpoint=self.checkpoint,
+                    tensorboard=self._log_folder("backbone"),
+                    progress=self.progress,
+                )
+            except Interrupted as stop:
+                kept = " The same command with --resume continues." if self.checkpoint.epoch else ""
+                raise Interrupted(f"{stop}{kept}") from None
+            freeze(twin)
+            if twin is not backbone:
+                model.set_weights(twin_model.get_weights())
+        self._describe("heads and backbone", history, time.perf_counter() - started)
+        return history
+
+    def _twin(self, model: keras.Model) -> tuple[Backbone, keras.Model]:
+        backbone = self.backbone
+        network = build_backbone(
+            backbone.name, NO_WEIGHTS, backbone.image_size, cnn=backbone.cnn, precision=self.config.precision
+        )
+        twin = replace(network, weights=backbone.weights)
+        _, twin_model = build_models(twin, self.heads)
+        freeze(twin)  # as the backbone is: the order of a model's weights depends on it
+        twin_model.set_weights(model.get_weights())
+        return twin, twin_model
+
+    def _is_better_before(self, history: History) -> bool:
+        """Whether fine-tuning only made it worse; the history then names the best epoch of the heads."""
+        heads_epochs = history.phase_ends[0]
+        if self.config.monitor == "loss":
+            values = [-loss for loss in history.validation_loss]
+        else:
+            values = history.validation_accuracy
+        best_before = int(np.argmax(values[:heads_epochs]))
+        if max(values[heads_epochs:]) > values[best_before]:
+            return False
+        history.best_epoch = best_before + 1
+        _log.warning(
+            f"Fine-tuning made nothing better, and its weights are not kept: those of epoch {best_before + 1}, of the "
+            "heads on the frozen backbone, are. Try a lower --lr for the second phase."
+        )
+        return True
+
+    def _log_folder(self, phase: str) -> Path | None:
+        return None if self.config.tensorboard is None else self.config.tensorboard / phase
+
+    def _describe(self, what: str, history: History, seconds: float) -> None:
+        direction = "lowest validation loss" if self.config.monitor == "loss" else "highest validation accuracy"
+        _log.info(
+            f"Trained {what} for {counted(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
+            f"kept the weights of epoch {history.best_epoch}, the one with the {direction}."
+        )
+
+    def _warn_of_missing_classes(self) -> None:
+        for head in self.heads:
+            labels = head.targets(self.data.table)[self.parts["training"]]
+            if isinstance(head, SoftmaxHead):
+                if missing := missing_tag_classes(head, labels):
+                    _log.warning(f"{head.tag}: no picture of the training part shows {', '.join(missing)}.")
+                continue
+            for label, names in zip("10", missing_classes(head.attributes, labels), strict=True):
+                for name in names:
+                    _log.warning(
+                        f"{name}: no {label} among its known labels in the training part; its pos_weight is 1."
+                    )
