@@ -334,17 +334,16 @@ def thaw(backbone: Backbone, last: int | None = None) -> None:
 
     Args:
         backbone: the backbone; a model that holds it must be compiled again.
-        last: how many of the last layers of the network train, all of Keras' layers counted (`network.layers`);
-            `None`: all.
+        last: how many of the last layers of the network train, those without weights not counted; `None`: all.
 
     Raises:
-        UsageError: if it has fewer layers, or none of them has weights to train, or the number is below 1.
+        UsageError: if it has fewer layers, or these are all BatchNorm layers that stay as they are.
     """
-    layers = backbone.network.layers
+    layers = [layer for layer in backbone.network.layers if layer.weights]
     if last is not None and not 1 <= last <= len(layers):
         raise UsageError(
             f"the last {last} layers of {backbone.name} cannot be trained: expected 1 to {len(layers)}, "
-            "the number of its layers."
+            "the number of its layers with weights."
         )
     backbone.model.trainable = True
     for layer in layers[: len(layers) - last] if last else []:
@@ -354,7 +353,7 @@ def thaw(backbone: Backbone, last: int | None = None) -> None:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     if not backbone.model.trainable_weights:
-        raise UsageError(f"none of the last {last} layers of {backbone.name} has weights to train; take more of them.")
+        raise UsageError(f"the last {last} layers of {backbone.name} are BatchNorm, which stays as it is; take more.")
 
 
 def save_embedded(backbone: Backbone, path: str | os.PathLike[str]) -> None:
