@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -676,6 +677,48 @@ def test_layers_of_cnn_are_not_those_of_another_network(mixed: Path, mixed_bundl
         result = run("fit", "--labels", mixed, *BOTH_TAGS, *network, "--filters", "8")
         assert result.exit_code == 2
         assert "--filters" in result.stderr
+
+
+def test_a_training_is_not_resumed_with_other_parts(
+    mixed: Path, facts: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained on must not become the test part."""
+    import multilabel.bundle
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = [fact["id"] for fact in facts]
+    parts, out = tmp_path / "parts.txt", tmp_path / "out"
+    arguments = [
+        "--labels",
+        mixed,
+        *BOTH_TAGS,
+        *CNN,
+        "--train-backbone",
+        "--epochs",
+        "1",
+        "--split",
+        parts,
+        "--out",
+        out,
+    ]
+
+    def deal(order: list[str]) -> None:
+        lines = [f"{name} {('test', 'val', 'train', 'train')[row % 4]}" for row, name in enumerate(order)]
+        parts.write_text("\n".join(lines))
+
+    deal(names)
+    with monkeypatch.context() as patched:
+        patched.setattr(multilabel.bundle, "save", full)
+        stopped = run("fit", *arguments)
+    assert (stopped.exit_code, out.exists()) == (1, False)
+    deal(names[1:] + names[:1])
+    refused = run("fit", *arguments, "--resume")
+    assert refused.exit_code == 2
+    assert "was made with other settings (the parts); give the same ones, or start again" in refused.stderr
+    deal(names)
+    assert run("fit", *arguments, "--resume").exit_code == 0
 
 
 def test_an_attribute_may_not_be_called_as_a_tag_is(mixed: Path) -> None:
