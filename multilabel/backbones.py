@@ -504,7 +504,7 @@ def _with_rescaling(network: keras.Model) -> keras.Model:
 def _load_file(network: keras.Model, name: str, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such weights file; expected a Keras weights file of {name} (.weights.h5 or .h5)."
+            f"{path}: no such weights file; expected a bundle, or a Keras weights file of {name} (.weights.h5 or .h5)."
         )
     if path.suffix != ".h5":
         raise WeightsError(f"{path}: weights are read from Keras files ending in .weights.h5 or .h5, without the top.")
@@ -556,7 +556,8 @@ def _download_failed(name: str, error: Exception) -> str:
     reason = _first_line(error).rsplit(" -- ", 1)[-1]
     return (
         f"the ImageNet weights of {name} could not be downloaded ({reason}); put {file} into {home / 'models'} "
-        "on a machine without network, or pass --weights FILE, or choose a --backbone whose weights you have."
+        "on a machine without network, or pass --weights FILE, or choose a --backbone whose weights you have: "
+        "those of cnn come with multilabel."
     )
 
 

@@ -131,7 +131,6 @@ class Choice:
             places = [header.index(name) for name in self.attributes]
         else:
             places = [place for place, name in enumerate(header) if all_others and name not in self.columns]
-            expected += "; choose the columns with --attributes and --tags" if self.tags else ""
         if self.names is not None and len(self.names) != len(places):
             counts = f"attributes in the file: {len(places)}, names given: {len(self.names)}"
             raise UsageError(f"{path}: {counts}; give one name for each attribute.")

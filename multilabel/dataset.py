@@ -149,10 +149,8 @@ def _describe_rare(config: FitConfig, rare: Mapping[str, Mapping[str, int]]) -> 
     for tag, classes in rare.items():
         listed = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:_NAMED])
         more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
-        _log.info(
-            f"{tag}: {len(classes)} rare class{'' if len(classes) == 1 else 'es'}, {sum(classes.values()):,} labels, "
-            f"{done}: {listed}{more}."
-        )
+        rare_classes = f"{len(classes)} rare class{'' if len(classes) == 1 else 'es'}"
+        _log.info(f"{tag}: {rare_classes}, {counted(sum(classes.values()), 'label')}, {done}: {listed}{more}.")
 
 
 def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress: bool) -> Dataset:

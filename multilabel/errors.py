@@ -41,12 +41,14 @@ class LabelError(DataError):
     Args:
         path: the labels file.
         problems: `(line number, what is wrong with it)`, in file order; line numbers start at 1.
+        advice: a sentence about all of them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], problems: Sequence[tuple[int, str]]) -> None:
+    def __init__(self, path: str | os.PathLike[str], problems: Sequence[tuple[int, str]], advice: str = "") -> None:
         self.path = os.fspath(path)
         self.problems = list(problems)
-        super().__init__(self.path, self.problems)  # its own arguments, so that it can be pickled
+        self.advice = advice
+        super().__init__(self.path, self.problems, advice)  # its own arguments, so that it can be pickled
 
     def __str__(self) -> str:
         count = len({line for line, _ in self.problems})
@@ -54,7 +56,8 @@ class LabelError(DataError):
         details = "\n".join(f"  line {line}: {what}" for line, what in self.problems[:_SHOWN])
         if len(self.problems) > _SHOWN:
             details += f"\n  ... and {len(self.problems) - _SHOWN:,} more"
-        return f"{self.path}: {lines} cannot be used; correct {them} and run again.\n{details}"
+        advice = f"\n{self.advice}" if self.advice else ""
+        return f"{self.path}: {lines} cannot be used; correct {them} and run again.\n{details}{advice}"
 
 
 class ImageError(DataError):

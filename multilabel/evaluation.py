@@ -17,8 +17,8 @@ from .metrics import (
     SCORES,
     bootstrap,
     chance_levels,
-    class_bootstrap,
     class_chance_levels,
+    class_intervals,
     class_scores,
     per_class,
     scores,
@@ -243,7 +243,7 @@ def evaluate_tag(
             f"{tag_name}: probabilities of shape {p.shape} and {len(classes)} classes do not fit: give (n, classes)."
         )
     values = class_scores(y, p)
-    intervals = class_bootstrap(y, p, draws=draws, seed=seed)
+    intervals = class_intervals(y, p, draws=draws, seed=seed)
     chance = class_chance_levels(y, len(classes))
     measured = {key: Score(values[key], *intervals[key], chance[key]) for key in CLASS_SCORES}
     columns = [column.tolist() for column in per_class(y, p).values()]

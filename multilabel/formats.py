@@ -32,6 +32,10 @@ _FREE_TEXT = "productDisplayName"
 _FASHION = ("masterCategory", "articleType", _FREE_TEXT)
 _FASHION_HEADER = "id,gender,masterCategory,subCategory,articleType,..."
 _FILES_SHOWN = 20
+_OTHER_COLUMNS = (
+    "Is one of these columns no attribute? Name columns of several classes with --tags, and with --attributes those of "
+    "1, 0 and NA; then the rest is not read."
+)
 
 
 def read_labels(
@@ -92,7 +96,9 @@ def read_labels(
         columns, width, rows = _delimited_rows(path, lines, delimiter, choice, problems)
     images, cells = columns.merge(rows, width, problems)
     if problems:
-        raise LabelError(path, sorted(problems, key=lambda problem: problem[0]))
+        by_line = sorted(problems, key=lambda problem: problem[0])
+        # Only where all columns that nobody spoke of were taken for attributes may some be something else.
+        raise LabelError(path, by_line, _OTHER_COLUMNS if delimiter and attributes is None else "")
     if repeated := len(rows) - len(images):
         notes += (f"Repeated rows merged into the first row of their picture: {repeated}.",)
     return columns.table(path, images, cells, notes)

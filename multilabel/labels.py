@@ -186,9 +186,12 @@ def pool_rare(
         if rare == "pool" and (pool_name in kept or any(rare_classes.values())):
             kept = [*(name for name in kept if name != pool_name), pool_name]
         if len(kept) < 2:
+            needs = " and ".join(
+                [f"{min_count} labels"] * bool(min_count) + [f"{min_share:.3g} of all"] * bool(min_share)
+            )
             raise DataError(
                 f"Tag {printable(tag.name)}: {len(kept)} of {len(tag.classes)} classes would be left, because a class "
-                f"needs {min_count} labels and {min_share:.3g} of all; ask for less, or leave the tag out."
+                f"needs {needs}; ask for less, or leave the tag out."
             )
         number_of = {name: number for number, name in enumerate(kept)}
         pool = number_of.get(pool_name, UNKNOWN) if rare == "pool" else UNKNOWN

@@ -229,13 +229,16 @@ def per_class(y: NDArray, p: NDArray) -> dict[str, NDArray]:
     }
 
 
-def class_bootstrap(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95% intervals of the scores of one tag, by the stratified percentile bootstrap.
+def class_intervals(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95% intervals of the scores of one tag.
 
-    Each draw resamples the known cells of each true class with replacement (Efron and Tibshirani 1993, An
-    Introduction to the Bootstrap, ch. 13). What n cells of a class are called is then a multinomial draw of n from
-    the class's row of the confusion matrix, and how many of them are among the top 3 a binomial one, so no cell
-    needs to be touched. An interval from classes with a handful of cells is too narrow: a draw can only repeat them.
+    Accuracy and top-3 accuracy are shares, and get the interval of Wilson (1927), Probable Inference, the Law of
+    Succession, and Statistical Inference: it holds for few cells, too, and where all or none are right.
+
+    Macro F1 gets that of the stratified percentile bootstrap: each draw resamples the known cells of each true class
+    with replacement (Efron and Tibshirani 1993, An Introduction to the Bootstrap, ch. 13). What n cells of a class are
+    called is then a multinomial draw of n from the class's row of the confusion matrix, so no cell needs to be
+    touched. From classes with a handful of cells it is too narrow: a draw can only repeat them.
 
     Args:
         y: labels of one tag, shape (n,): class index or -1 (unknown; such cells are left out).
@@ -244,22 +247,25 @@ def class_bootstrap(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0)
         seed: of the resampling.
 
     Returns:
-        (low, high) for each name in `CLASS_SCORES`; NaN where fewer than two classes occur.
+        (low, high) for each name in `CLASS_SCORES`; NaN without a known cell, and for macro F1 where fewer than two
+        classes occur.
 
     Raises:
         DataError: shapes differ, an index is not one of a class, or a probability of a known cell is NaN.
     """
     truth, probabilities = known_classes(y, p)
-    classes = p.shape[1]
     confusion = _confusion(truth, probabilities)
     occurring = np.flatnonzero(confusion.any(axis=1))
+    intervals = {
+        "accuracy": wilson(int(np.trace(confusion)), len(truth)),
+        "macro_f1": (float("nan"), float("nan")),
+        "top3_accuracy": wilson(int(np.count_nonzero(_in_top3(truth, probabilities))), len(truth)),
+    }
     if len(occurring) < 2:
-        return dict.fromkeys(CLASS_SCORES, (float("nan"), float("nan")))
+        return intervals
     support = confusion[occurring].sum(axis=1)
     shares = confusion[occurring] / support[:, None]
-    in_top3 = np.bincount(truth[_in_top3(truth, probabilities)], minlength=classes)[occurring]
     rng = np.random.default_rng(seed)
-    top3_hits = rng.binomial(support, in_top3 / support, size=(draws, len(occurring)))
     at_once = max(1, _CELLS_AT_ONCE // shares.size)
     all_hits, all_calls = [], []
     for start in range(0, draws, at_once):
@@ -267,12 +273,19 @@ def class_bootstrap(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0)
         all_hits.append(counts[:, np.arange(len(occurring)), occurring])
         all_calls.append(counts.sum(axis=1)[:, occurring])
     hits, calls = np.concatenate(all_hits), np.concatenate(all_calls)
-    samples = {
-        "accuracy": hits.sum(axis=1) / len(truth),
-        "macro_f1": _class_f1(hits, calls, support).mean(axis=1),
-        "top3_accuracy": top3_hits.sum(axis=1) / len(truth),
-    }
-    return {name: _interval(values) for name, values in samples.items()}
+    intervals["macro_f1"] = _interval(_class_f1(hits, calls, support).mean(axis=1))
+    return intervals
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a share, `hits` of `count`; NaN where `count` is 0."""
+    if not count:
+        return float("nan"), float("nan")
+    share, z2 = hits / count, 1.959963984540054**2
+    centre = share + z2 / (2 * count)
+    reach = (z2 * (share * (1 - share) + z2 / (4 * count)) / count) ** 0.5
+    low, high = ((centre + side * reach) / (1 + z2 / count) for side in (-1, 1))
+    return (low if hits else 0.0), (high if hits < count else 1.0)
 
 
 def class_chance_levels(y: NDArray, classes: int) -> dict[str, float]:

@@ -165,7 +165,9 @@ def _check_tensorboard(folder: Path | None) -> None:
     if folder is None:
         return
     if find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs another package; install it with `pip install multilabel[tensorboard]`.")
+        raise UsageError(
+            "--tensorboard needs another package; install it with `pip install 'multilabel[tensorboard]'`."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -199,6 +201,8 @@ def _checkpoint(config: FitConfig, data: Dataset, parts: Mapping[str, np.ndarray
     settings["the backbone's first weights"] = backbone.fingerprint()
     settings["the versions"] = _versions()
     checkpoint = Checkpoint(folder, settings, resume=config.resume)
+    if checkpoint.epoch:
+        _log.info(f"Continuing after epoch {checkpoint.epoch} of the training of the backbone.")
     if config.resume and not checkpoint.epoch:
         _log.info(f"Nothing to resume in {folder}: training starts from the beginning.")
     if checkpoint.found and not config.resume:

@@ -25,7 +25,7 @@ from .labels import UNKNOWN
 CACHED_BYTES = 2**30  # decoded pictures that are kept in memory between epochs
 MONITORED = "monitored"  # what the callbacks follow, in Keras' logs
 _WARM_UP_FROM = 0.01  # of the learning rate
-_SAY_EVERY = 30.0  # seconds between lines in a log file
+_SAY_EVERY = 10.0  # seconds between lines in a log file
 _remarks = logging.getLogger("multilabel")
 
 

@@ -593,7 +593,8 @@ def test_the_right_arrays_in_the_wrong_places(how, cnn, tmp_path, refused):
 def test_a_weights_file_that_is_not_there(path, tmp_path, refused):
     (tmp_path / "folder.h5").mkdir()
     assert refused(WeightsError, "cnn", tmp_path / path) == (
-        f"{tmp_path / path}: no such weights file; expected a Keras weights file of cnn (.weights.h5 or .h5)."
+        f"{tmp_path / path}: no such weights file; "
+        "expected a bundle, or a Keras weights file of cnn (.weights.h5 or .h5)."
     )
 
 
@@ -738,7 +739,8 @@ def offline(monkeypatch):
 
 OFFLINE = (
     "the ImageNet weights of {name} could not be downloaded ({reason}); put {file} into {folder} on a machine "
-    "without network, or pass --weights FILE, or choose a --backbone whose weights you have."
+    "without network, or pass --weights FILE, or choose a --backbone whose weights you have: "
+    "those of cnn come with multilabel."
 )
 
 

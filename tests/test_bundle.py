@@ -225,7 +225,7 @@ def test_the_description_is_strict_json_with_these_fields(saved):
             "image_size": [32, 32],
             "weights": "none",
             "cnn": {
-                "filters": [16, 32, 64, 128],
+                "filters": [32, 64, 128, 256],
                 "kernel_sizes": [3],
                 "dense_units": 0,
                 "batch_norm": "before",

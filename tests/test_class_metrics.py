@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
 from multilabel import metrics
@@ -111,7 +112,7 @@ def test_a_class_that_does_not_occur_does_not_lower_the_macro_f1_but_a_wrong_cal
     assert metrics.class_scores(y, p)["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
 
 
-@pytest.mark.parametrize("function", [metrics.class_scores, metrics.class_bootstrap, metrics.per_class])
+@pytest.mark.parametrize("function", [metrics.class_scores, metrics.class_intervals, metrics.per_class])
 @pytest.mark.parametrize(
     ("y", "p", "message"),
     [
@@ -147,23 +148,37 @@ def written_out(y, p, draws, seed):
 @pytest.mark.parametrize("n", [60, 600])
 def test_intervals_are_those_of_a_bootstrap_written_out(n):
     y, p = example(n)
-    samples = written_out(y, p, draws=600, seed=1)
-    intervals = np.array(list(metrics.class_bootstrap(y, p, draws=4000, seed=2).values()))
-    spread = samples.std(axis=0)
-    assert (spread > 0.005).all()
+    samples = written_out(y, p, draws=600, seed=1)[:, metrics.CLASS_SCORES.index("macro_f1")]
+    interval = np.array(metrics.class_intervals(y, p, draws=4000, seed=2)["macro_f1"])
+    spread = samples.std()
+    assert spread > 0.005
     # 600 draws know a 2.5% quantile to about 0.11 of the standard deviation
-    expected = np.percentile(samples, [2.5, 97.5], axis=0).T
-    assert (np.abs(intervals - expected) < 0.4 * spread[:, None] + 1 / n).all()
-    assert intervals.mean(axis=1) == pytest.approx(samples.mean(axis=0), abs=0.25 * spread.max())
+    assert (np.abs(interval - np.percentile(samples, [2.5, 97.5])) < 0.4 * spread + 1 / n).all()
+    assert interval.mean() == pytest.approx(samples.mean(), abs=0.25 * spread)
+
+
+@given(st.integers(1, 500), st.data())
+def test_the_interval_of_a_share_is_wilsons(count, data):
+    hits = data.draw(st.integers(0, count))
+    expected = binomtest(hits, count).proportion_ci(method="wilson")
+    assert metrics.wilson(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_accuracies_have_the_interval_of_a_share():
+    y, p = example(60)
+    known = np.count_nonzero(y != -1)
+    scores, intervals = metrics.class_scores(y, p), metrics.class_intervals(y, p)
+    for name in ("accuracy", "top3_accuracy"):
+        assert intervals[name] == metrics.wilson(round(scores[name] * known), known)
 
 
 def test_the_bootstrap_is_seeded_and_does_not_depend_on_the_size_of_its_chunks(monkeypatch):
     y, p = example()
-    intervals = metrics.class_bootstrap(y, p, draws=200, seed=3)
-    assert metrics.class_bootstrap(y, p, draws=200, seed=3) == intervals
-    assert metrics.class_bootstrap(y, p, draws=200, seed=4) != intervals
+    intervals = metrics.class_intervals(y, p, draws=200, seed=3)
+    assert metrics.class_intervals(y, p, draws=200, seed=3) == intervals
+    assert metrics.class_intervals(y, p, draws=200, seed=4) != intervals
     monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 100)
-    assert metrics.class_bootstrap(y, p, draws=200, seed=3) == intervals
+    assert metrics.class_intervals(y, p, draws=200, seed=3) == intervals
 
 
 def test_intervals_contain_the_true_accuracy_about_as_often_as_they_say():
@@ -172,16 +187,18 @@ def test_intervals_contain_the_true_accuracy_about_as_often_as_they_say():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         called = np.where(rng.random(len(y)) < truth, y, (y + 1) % 4)
-        low, high = metrics.class_bootstrap(y, np.eye(4)[called], draws=300, seed=seed)["accuracy"]
+        low, high = metrics.class_intervals(y, np.eye(4)[called], draws=300, seed=seed)["accuracy"]
         contained += low <= truth <= high
     assert 0.90 <= contained / 200 <= 0.99
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], [-1, 2, 2]])
-def test_without_two_classes_there_is_no_interval(labels):
-    intervals = metrics.class_bootstrap(np.array(labels, np.int16), np.eye(3), draws=10)
+def test_without_two_classes_macro_f1_has_no_interval(labels):
+    intervals = metrics.class_intervals(np.array(labels, np.int16), np.eye(3), draws=10)
     assert tuple(intervals) == metrics.CLASS_SCORES
-    assert np.isnan(list(intervals.values())).all()
+    assert np.isnan(intervals["macro_f1"]).all()
+    known = 3 - labels.count(-1)
+    assert np.isnan(intervals["accuracy"]).all() == (known == 0)
 
 
 def test_a_class_that_only_the_model_knows_of_changes_nothing_about_the_others():
@@ -189,15 +206,15 @@ def test_a_class_that_only_the_model_knows_of_changes_nothing_about_the_others()
     with_one_more = np.insert(p, 2, 0.0, axis=1)
     moved = np.where(y >= 2, y + 1, y).astype(np.int16)
     assert metrics.class_scores(moved, with_one_more) == pytest.approx(metrics.class_scores(y, p))
-    intervals = metrics.class_bootstrap(moved, with_one_more, draws=2000)
-    for name, interval in metrics.class_bootstrap(y, p, draws=2000).items():
+    intervals = metrics.class_intervals(moved, with_one_more, draws=2000)
+    for name, interval in metrics.class_intervals(y, p, draws=2000).items():
         assert intervals[name] == pytest.approx(interval, abs=0.01)
 
 
 def test_the_bootstrap_of_many_classes_needs_little_memory():
     y, p = example(10_000, np.full(150, 1 / 150))
     tracemalloc.start()
-    metrics.class_bootstrap(y, p, draws=300)
+    metrics.class_intervals(y, p, draws=300)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 35e6  # all draws at once would take 300 × 150 × 150 × 8 bytes = 54 MB for one array
@@ -216,8 +233,8 @@ def test_chance_levels_are_what_always_saying_the_most_common_classes_scores(sha
     share = counts.max() / counts.sum()
     assert measured["accuracy"] == pytest.approx(share)
     assert measured["macro_f1"] == pytest.approx(2 * share / (1 + share) / len(shares))
-    low, high = metrics.class_bootstrap(y, always, draws=50)["accuracy"]
-    assert low == high == measured["accuracy"]  # not above chance by as much as a rounding
+    low, high = metrics.class_intervals(y, always, draws=50)["accuracy"]
+    assert low < measured["accuracy"] < high  # not above chance
 
 
 def test_chance_levels_count_only_the_classes_that_occur():

@@ -464,7 +464,8 @@ def test_without_network_one_sentence_and_nothing_written(folder: Path, tmp_path
     assert sentence.startswith("Error: the ImageNet weights of resnet50 could not be downloaded (")
     assert sentence.endswith(
         f"put resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 into {home / 'models'} on a machine without "
-        "network, or pass --weights FILE, or choose a --backbone whose weights you have."
+        "network, or pass --weights FILE, or choose a --backbone whose weights you have: "
+        "those of cnn come with multilabel."
     )
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ from multilabel.evaluation import (
     evaluate_tag,
     verdicts,
 )
-from multilabel.metrics import CLASS_SCORES, SCORES, bootstrap, chance_levels, class_bootstrap, class_chance_levels
+from multilabel.metrics import CLASS_SCORES, SCORES, bootstrap, chance_levels, class_chance_levels, class_intervals
 from multilabel.thresholds import Threshold
 
 HALF = Threshold(0.5, "default", 0)
@@ -287,7 +287,7 @@ def test_values_of_a_tag_equal_scikit_learn_without_the_unknown_cells():
 
 def test_intervals_and_chance_levels_of_a_tag_are_those_of_its_labels():
     y, p = example_tag()
-    intervals, chance = class_bootstrap(y, p, draws=200, seed=7), class_chance_levels(y, 4)
+    intervals, chance = class_intervals(y, p, draws=200, seed=7), class_chance_levels(y, 4)
     scores = tag(seed=7)
     for name in CLASS_SCORES:
         measured = getattr(scores, name)

@@ -90,7 +90,8 @@ def test_a_recipe_runs(name: str, data: Path, tmp_path: Path) -> None:
     paths = {"PATH": called.parent, "PYTHONPATH": EXAMPLES.parent}
     environment = {**os.environ, **{key: f"{path}{os.pathsep}{os.environ.get(key, '')}" for key, path in paths.items()}}
     labels = data / ("styles.csv" if option(command, "--tags") else "labels.txt")
-    shorter = ["--labels", labels, "--cache", tmp_path / "cache", "--epochs", "1,1", "--weights", "none"]
+    shorter = ["--labels", labels, "--cache", tmp_path / "cache", "--weights", "none"]
+    shorter += ["--epochs", "1,1" if option(command, "--fine-tune") else "1"]
     shorter += ["--image-size", "64"] if name == "fashion_pooled_classes" else ["--image-size", "32"]
     if option(command, "--tags"):
         shorter += ["--min-count", "2", "--min-share", "0"]

@@ -348,10 +348,7 @@ def test_a_model_of_tags_has_no_thresholds(
     arguments = [*options, "--images", folder / "images", "--tags", "colour"]
     refused = run("fit", "--labels", labels, *arguments, "--out", tmp_path / "none")
     assert refused.exit_code == 1
-    assert (
-        "line 2: 1000.jpg: text is 'thing 1000'; expected 1, 0 or NA; choose the columns with --attributes and --tags"
-        in refused.stderr
-    )
+    assert "line 2: 1000.jpg: text is 'thing 1000'; expected 1, 0 or NA" in refused.stderr
     fit(labels, tmp_path / "both", *arguments, "--attributes", "bright")
     assert list(read_json(tmp_path / "both" / "metrics.json")["parts"][0]["attributes"]) == ["bright"]
     fashion = tmp_path / "styles.csv"
