@@ -414,7 +414,7 @@ def test_pooling_that_leaves_one_class_is_refused(with_rare: Path, options: list
     result = run("fit", "--labels", with_rare, *options, *BOTH_TAGS, "--min-count", "50", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert (
-        "Tag colour: 1 of 5 classes would be left, because a class needs 50 labels and 0 of all; "
+        "Tag colour: 1 of 5 classes would be left, because a class needs 50 labels; "
         "ask for less, or leave the tag out." in result.stderr
     )
     assert not (tmp_path / "out").exists()
