@@ -36,6 +36,7 @@ class _Ranges:
 
 _RANGES = {
     "light": _Ranges(rotation=7.2, translation=0.1, zoom=0.1),
+    "randaugment": _Ranges(rotation=0, translation=0.1, zoom=0.1),
     "strong": _Ranges(rotation=15, translation=0.15, zoom=0.2, saturation=0.4, contrast=0.25, brightness=0.15),
 }
 
@@ -45,6 +46,8 @@ class Augmentation:
 
     Half of the pictures are mirrored, and all are rotated, zoomed and moved at random, each in its own way; what lies
     outside a picture is filled with its nearest border pixel. `strong` goes further, and changes the colours.
+    `randaugment` mirrors and moves, and then does two operations of Keras' RandAugment (Cubuk et al. 2020), the same
+    two to a whole batch. It takes many times as long, and some operations turn colours into others.
 
     Args:
         kind: one of `AUGMENTATIONS`; `"none"` gives the pictures back as they are.
@@ -95,7 +98,16 @@ class Augmentation:
                 contrast=draw(1, ranges.contrast),
                 brightness=draw(0, ranges.brightness),
             )
-        return _apply(pixels, movement, colour)
+        views = _apply(pixels, movement, colour)
+        return _rand_augment(views, seed) if self.kind == "randaugment" else views
+
+
+def _rand_augment(pixels: np.ndarray, seed: int) -> np.ndarray:
+    with keras.device("cpu:0"):
+        # A new layer each time: one that is kept would remember how often it was called.
+        layer = keras.layers.RandAugment(value_range=(0, 255), factor=0.1, seed=seed)
+        views = keras.ops.convert_to_numpy(layer(pixels.astype(np.float32), training=True))
+    return np.clip(np.rint(views), 0, 255).astype(np.uint8)
 
 
 def movement_matrices(

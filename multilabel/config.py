@@ -13,7 +13,7 @@ from .errors import UsageError
 FORMATS = ("auto", "aimonk", "csv", "tsv", "fashion")
 LARGEST_BETA = 100.0
 DEFAULT_BACKBONE = "resnet50"
-AUGMENTATIONS = ("none", "light", "strong")
+AUGMENTATIONS = ("none", "light", "strong", "randaugment")
 RARE = ("pool", "drop")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SCHEDULES = ("constant", "cosine", "plateau")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
@@ -135,9 +136,29 @@ def test_light_leaves_colours_alone_and_strong_leaves_hues():
     np.testing.assert_allclose(((green - blue) / (red - blue))[unclipped], 1 / 3, atol=0.03)
 
 
+@pytest.mark.slow
+def test_randaugment_is_kerass_and_the_seed_decides():
+    pixels = pictures(24, 18, 6)
+    augmentation = Augmentation("randaugment", (24, 18))
+    views = [augmentation(pixels, seed) for seed in range(6)]
+    for seed in reversed(range(6)):
+        np.testing.assert_array_equal(Augmentation("randaugment", (24, 18))(pixels, seed), views[seed])
+    assert len({view.tobytes() for view in views}) == 6
+    # Where nothing is moved, only Keras' layer is left, and it is that of the seed.
+    flat = np.full((3, 24, 18, 3), (200, 100, 50), np.uint8)
+    layer = keras.layers.RandAugment(value_range=(0, 255), factor=0.1, seed=4)
+    expected = keras.ops.convert_to_numpy(layer(flat.astype(np.float32), training=True))
+    np.testing.assert_allclose(Augmentation("randaugment", (24, 18))(flat, 4), expected, atol=0.5)
+
+
 def test_descriptions_differ():
     described = [Augmentation(kind, (8, 8)).describe() for kind in AUGMENTATIONS]
-    assert described == [f"none-{AUGMENTING}", f"light-{AUGMENTING}", f"strong-{AUGMENTING}"]
+    assert described == [
+        f"none-{AUGMENTING}",
+        f"light-{AUGMENTING}",
+        f"strong-{AUGMENTING}",
+        f"randaugment-{AUGMENTING}",
+    ]
 
 
 def test_kinds_that_there_are_not():
