@@ -164,7 +164,7 @@ def test_descriptions_differ():
 def test_kinds_that_there_are_not():
     with pytest.raises(UsageError) as caught:
         Augmentation("wild", (8, 8))
-    assert str(caught.value) == "--augment is wild; expected one of none, light, strong."
+    assert str(caught.value) == "--augment is wild; expected one of none, light, strong, randaugment."
 
 
 # --- movements

@@ -101,7 +101,7 @@ IDLE = "would do nothing while the backbone is frozen; add --fine-tune or --trai
         ({"seed": 2**32}, "--seed is 4294967296; expected a whole number from 0 to 4294967295."),
         ({"format": "xml"}, "--format is 'xml'; choose from auto, aimonk, csv, tsv, fashion."),
         ({"rare": "keep"}, "--rare is 'keep'; choose from pool, drop."),
-        ({"augment": "wild"}, "--augment is 'wild'; choose from none, light, strong."),
+        ({"augment": "wild"}, "--augment is 'wild'; choose from none, light, strong, randaugment."),
         ({"precision": "int8"}, "--precision is 'int8'; choose from auto, float32, bfloat16, float16."),
         ({"schedule": "linear"}, "--schedule is 'linear'; choose from constant, cosine, plateau."),
         ({"monitor": "f1"}, "--monitor is 'f1'; choose from loss, accuracy."),
