@@ -14,7 +14,7 @@ import numpy as np
 from .augment import Augmentation
 from .backbones import Backbone
 from .config import FitConfig
-from .errors import DataError
+from .errors import DataError, UsageError
 from .features import Extraction, FeatureStore, Views, check, default_cache, extract
 from .formats import read_labels
 from .heads import check_loss_weights
@@ -88,6 +88,8 @@ def read_table(config: FitConfig) -> Labels:
         DataError: the labels cannot be used.
     """
     column = config.split if config.split and not Path(config.split).is_file() else None
+    if column and Path(column).suffix in (".txt", ".csv", ".tsv"):
+        raise UsageError(f"--split {column}: there is no such file; give a file of names, or a column of the labels.")
     named = read_labels(
         config.labels,
         format=config.format,

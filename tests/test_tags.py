@@ -718,6 +718,13 @@ def test_a_training_is_not_resumed_with_other_parts(
     assert run("fit", *arguments, "--resume").exit_code == 0
 
 
+def test_a_file_of_names_must_be_there(mixed: Path) -> None:
+    result = run("fit", "--labels", mixed, *BOTH_TAGS, *CNN, "--train-backbone", "--split", "nosuch.txt")
+    assert result.exit_code == 2
+    sentence = "Error: --split nosuch.txt: there is no such file; give a file of names, or a column of the labels."
+    assert result.stderr.endswith(f"{sentence}\n")
+
+
 def test_an_attribute_may_not_be_called_as_a_tag_is(mixed: Path) -> None:
     result = run("fit", "--labels", mixed, *BOTH_TAGS, "--names", "colour")
     assert result.exit_code == 2
