@@ -372,7 +372,7 @@ def test_killed_after_the_last_epoch_the_bundle_is_made_without_training(labels,
 def test_fine_tuning_is_continued_after_heads_that_are_trained_again(labels, root, tmp_path, monkeypatch):
     def config(out, **options):
         same = config_of(labels, root, tmp_path / out, weights="none", cache=tmp_path / "cache", **options)
-        return replace(same, train_backbone=False, fine_tune=5, epochs=(2, EPOCHS), lr=(0.01, 0.01), patience=(6, 6))
+        return replace(same, train_backbone=False, fine_tune=3, epochs=(2, EPOCHS), lr=(0.01, 0.01), patience=(6, 6))
 
     whole = pipeline.fit(config("whole"))
     assert whole.history.phase_ends == [2, 2 + EPOCHS]
