@@ -94,11 +94,13 @@ def read_labels(
         columns, width, rows, notes = _fashion_rows(path, lines, choice, problems)
     else:
         columns, width, rows = _delimited_rows(path, lines, delimiter, choice, problems)
+    unreadable = len(problems)
     images, cells = columns.merge(rows, width, problems)
     if problems:
         by_line = sorted(problems, key=lambda problem: problem[0])
         # Only where all columns that nobody spoke of were taken for attributes may some be something else.
-        raise LabelError(path, by_line, _OTHER_COLUMNS if delimiter and attributes is None else "")
+        may_be_others = delimiter and attributes is None and columns.attributes and len(problems) > unreadable
+        raise LabelError(path, by_line, _OTHER_COLUMNS if may_be_others else "")
     if repeated := len(rows) - len(images):
         notes += (f"Repeated rows merged into the first row of their picture: {repeated}.",)
     return columns.table(path, images, cells, notes)

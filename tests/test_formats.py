@@ -1002,3 +1002,21 @@ def test_real_product_names_are_no_tag(fashion: Path) -> None:
         f"{fashion}: column 'productDisplayName' has {different:,} different values in 6,000 rows; "
         "a tag needs few classes that repeat."
     )
+
+
+def test_other_columns_are_asked_about_only_where_cells_were_wrong(tmp_path):
+    asked = "Is one of these columns no attribute? Name columns of several classes with --tags"
+    path = tmp_path / "labels.csv"
+    texts = {
+        "image,a,colour\nx.jpg,1,red\n": True,
+        'image,a\nx.jpg,1\n"y.jpg,0\n': False,  # a quote is missing, whatever the columns are
+    }
+    for text, expected in texts.items():
+        path.write_text(text)
+        with pytest.raises(LabelError) as caught:
+            read_labels(path)
+        assert (asked in str(caught.value)) == expected
+    path.write_text("image,colour\nx.jpg,red\nx.jpg,blue\n")  # there are no attributes
+    with pytest.raises(LabelError) as caught:
+        read_labels(path, tags=("colour",))
+    assert asked not in str(caught.value)
