@@ -27,7 +27,16 @@ from .training import build_models
 SCHEMA_VERSION = 1
 DESCRIPTION = "multilabel.json"
 WEIGHTS = "model.weights.h5"
-TABLES = ("metrics.json", "predictions.csv", "history.csv", "loss_curve.png", "skipped.csv")
+TABLES = (
+    "metrics.json",
+    "predictions.csv",
+    "history.csv",
+    "loss_curve.png",
+    "report.html",
+    "label_issues.csv",
+    "suggested_labels.csv",
+    "skipped.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Bundle:
         model: `(batch, height, width, 3)` RGB 0..255 → logits by head name.
         provenance: where it came from: versions, data, settings.
         not_better_than_chance: attributes and tags that were measured, and found to be no better than chance.
+        calibration: by attribute and tag, how its logits were scaled; the weights hold that already.
     """
 
     run_name: str
@@ -51,6 +61,7 @@ class Bundle:
     model: keras.Model
     provenance: dict[str, Any] = field(default_factory=dict)
     not_better_than_chance: tuple[str, ...] = ()
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -129,6 +140,28 @@ def save(bundle: Bundle, folder: Path) -> None:
     # A model of the same layers that was never compiled: the optimizer's arrays do not belong into a bundle.
     model = keras.Model(bundle.model.input, bundle.model.output, name=bundle.model.name)
     model.save_weights(folder / WEIGHTS)
+    _write_description(bundle, _digest(folder / WEIGHTS), folder / DESCRIPTION)
+
+
+def save_description(bundle: Bundle, folder: Path) -> None:
+    """Replaces the description of a bundle on disk, thresholds and all, in one go; weights and tables stay.
+
+    Raises:
+        BundleError: it cannot be written; what was there is untouched.
+    """
+    new = folder / f".{DESCRIPTION}.new-{os.getpid()}"
+    try:
+        _write_description(bundle, _digest(folder / WEIGHTS), new)
+        new.replace(folder / DESCRIPTION)
+    except OSError as error:
+        raise BundleError(
+            f"{folder / DESCRIPTION} could not be written ({error.strerror or error}); it is as it was."
+        ) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _write_description(bundle: Bundle, weights_sha256: str, file: Path) -> None:
     description = {
         "schema": SCHEMA_VERSION,
         "run_name": bundle.run_name,
@@ -139,12 +172,13 @@ def save(bundle: Bundle, folder: Path) -> None:
             for attribute, threshold in zip(bundle.attributes, bundle.thresholds, strict=True)
         ],
         "not_better_than_chance": list(bundle.not_better_than_chance),
-        "weights_sha256": _digest(folder / WEIGHTS),
+        "calibration": bundle.calibration,
+        "weights_sha256": weights_sha256,
         "provenance": bundle.provenance,
     }
     text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
     # Names of files may hold bytes that are no UTF-8; the backslashes make a JSON escape of them.
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def load(folder: str | os.PathLike[str]) -> Bundle:
@@ -213,7 +247,7 @@ def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
     model.load_weights(path / WEIGHTS)
     freeze(backbone)
     thresholds = tuple(
-        Threshold(float(item["value"]), str(item["source"]), int(item["positives"]))
+        Threshold(float(item["value"]), str(item["source"]), int(item["positives"]), _spread(item["spread"]))
         for item in description["thresholds"]
     )
     bundle = Bundle(
@@ -224,12 +258,21 @@ def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
         model,
         description["provenance"],
         tuple(map(str, description["not_better_than_chance"])),
+        dict(description["calibration"]),
     )
     if [item["attribute"] for item in description["thresholds"]] != list(bundle.attributes):
         raise ValueError("its thresholds do not belong to its attributes")
     if not all(math.isfinite(threshold.value) for threshold in thresholds):
         raise ValueError("a threshold is not a finite number")
     return bundle
+
+
+def _spread(recorded: Any) -> tuple[float, float] | None:
+    """Lowest and highest threshold of the folds."""
+    if recorded is None:
+        return None
+    low, high = map(float, recorded)
+    return low, high
 
 
 def _reserve(file: Path, model: keras.Model) -> None:

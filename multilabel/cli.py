@@ -33,10 +33,12 @@ from .config import (
     CnnShape,
     FitConfig,
 )
-from .errors import Interrupted, MultilabelError
+from .errors import Interrupted, MultilabelError, UsageError
 
 if TYPE_CHECKING:
+    from .bundle import Bundle
     from .evaluation import Evaluation
+    from .sheet import Sheet
 
 _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
 _CNN_OPTIONS = {"filters": "filters", "kernel_size": "kernel_sizes", "dense_units": "dense_units"}
@@ -179,6 +181,12 @@ def main() -> None:
 @_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
 @_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
 @_option("--precision", type=click.Choice(PRECISIONS), help="Of computing while the backbone is trained.")
+@_option(
+    "--folds",
+    type=click.IntRange(0, 100),
+    help="Measure each of so many folds by heads that learnt from the others; 0: one validation part.  "
+    "[default: 5 with a frozen backbone, else 0]",
+)
 @_option("--val-share", type=_SHARE, help="Share of the pictures kept for validation.")
 @_option("--test-share", type=_BELOW_ONE, help="Share kept aside for an untouched test.")
 @_option("--split", metavar="COLUMN|FILE", help="Column, or file of lines `photo.jpg test`, that fixes the parts.")
@@ -207,6 +215,12 @@ def main() -> None:
     type=click.FloatRange(0, LARGEST_BETA, min_open=True),
     help="Thresholds maximise F-beta; above 1 favours recall.",
 )
+@_option(
+    "--calibrate/--no-calibrate",
+    "calibrate",
+    help="Make probabilities agree with shares, where that pays.  [default: yes]",
+)
+@_option("--permutations", type=click.IntRange(0), help="Shuffles of the labels, for a p-value of each attribute.")
 @_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
 @_option("--resume", is_flag=True, help="Continue an interrupted training of the backbone.")
 @_option("--tensorboard", type=_FILE, help="Folder for TensorBoard's event files.")
@@ -224,6 +238,46 @@ def fit(**settings: Any) -> None:
     for evaluation in result.evaluations:
         _show(evaluation)
     click.echo(f"\nThe bundle is in {result.out}; use it with: multilabel infer --model {result.out} PICTURE...")
+
+
+@main.command()
+@click.option("--labels", type=_FILE, required=True, help="Labels, in a format of fit's.")
+@_option(
+    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
+)
+@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
+@_option("--tags", type=_NAMES, help="Columns of several classes each.")
+@_option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]")
+@_option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
+@click.option("--split", metavar="COLUMN", help="Column that fixes the parts; copies in different parts are named.")
+@click.option(
+    "--min-count",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Fewer labels of a class or attribute are few.",
+)
+@click.option(
+    "--image-size",
+    type=_ImageSize(),
+    default="224",
+    show_default=True,
+    help="Size of the model's input, to compare the pictures with.",
+)
+@click.option("--out", type=_FILE, help="HTML page to write, with pictures.  [default: the terminal alone]")
+def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any) -> None:
+    """Look at labels and pictures before training: gaps, copies, contradictions, broken files."""
+    with _sentences("Stopped; nothing was written.", with_keras=False):
+        from .inspection import inspect_labels
+        from .inspection_page import inspection_html, inspection_text
+        from .page import write
+
+        inspection = inspect_labels(labels, images, progress=True, **settings)
+        with _output(None) as terminal:
+            terminal.write(f"{inspection_text(inspection)}\n")
+        if out is not None:
+            write(out, inspection_html(inspection))
+            click.echo(f"\nThe page is {out}.")
 
 
 @main.command()
@@ -248,6 +302,52 @@ def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
             with _output(output) as file:
                 json.dump(evaluation.to_json(), file, indent=2, ensure_ascii=False, allow_nan=False)
                 file.write("\n")
+
+
+@main.command()
+@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
+@click.option("--labels", type=_FILE, required=True, help="Labels of other pictures, in the format of the training's.")
+@_option(
+    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
+)
+@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
+@_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
+@_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
+@click.option("--max-f1", is_flag=True, help="Thresholds maximise F1; that is what they do anyway.")
+@click.option(
+    "--beta",
+    type=click.FloatRange(0, LARGEST_BETA, min_open=True),
+    help="Thresholds maximise F-beta; above 1 favours recall.",
+)
+@click.option(
+    "--min-precision",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Thresholds have the highest recall that keeps this precision on pictures to come, with 95% certainty.",
+)
+@click.option("--shared", is_flag=True, help="One threshold for all attributes, the best for them together.")
+def tune(
+    model: Path,
+    labels: Path,
+    max_f1: bool,
+    beta: float | None,
+    min_precision: float | None,
+    shared: bool,
+    **settings: Any,
+) -> None:
+    """Choose a bundle's thresholds anew, on labels that it has not seen; nothing is trained."""
+    with _sentences("Stopped; the bundle is as it was, and features that were computed are kept."):
+        if max_f1 + (beta is not None) + (min_precision is not None) > 1:
+            raise UsageError("--max-f1, --beta and --min-precision exclude one another; give one of them.")
+        if shared and min_precision is not None:
+            raise UsageError("--min-precision is kept by each attribute for itself; leave out --shared.")
+        from .report import change_table
+        from .tuning import Choice, tune
+
+        choice = Choice(1.0 if beta is None else beta, min_precision, shared)
+        result = tune(model, labels, choice, progress=True, **settings)
+        click.echo(f"\n{change_table(result.before, result.after)}")
+        _show(result.after)
+    click.echo(f"\nThe new thresholds are in {model}.")
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -285,6 +385,8 @@ def _show(evaluation: Evaluation) -> None:
     help="text for people, the others for programs.",
 )
 @click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
+@click.option("--sheet", type=_FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
+@click.option("--labels", type=_FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
 def infer(
     paths: Sequence[str],
     model: Path,
@@ -292,6 +394,8 @@ def infer(
     min_confidence: float,
     style: str,
     output: Path | None,
+    sheet: Path | None,
+    labels: Path | None,
 ) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
     with _sentences("Stopped; what was not printed is lost, and no --output file was written."):
@@ -299,16 +403,71 @@ def infer(
 
         loaded = inference.with_thresholds(bundle.load(model), thresholds)
         predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
+        shown = _sheet(loaded, sheet, labels)
         with _output(output) as file:
-            failed, pictures = inference.write(predictions, loaded, style, file)
-    if loaded.not_better_than_chance:
-        names = ", ".join(loaded.not_better_than_chance)
-        click.echo(f"Not better than chance when the model was measured, so do not rely on: {names}.", err=True)
+            passing = predictions if shown is None else shown.gather(predictions)
+            failed, pictures = inference.write(passing, loaded, style, file)
+        if shown is not None:
+            shown.write()
+            for remark in shown.remarks():
+                click.echo(remark, err=True)
+    _warn_of_chance(loaded.not_better_than_chance)
     if not pictures:
         click.echo("There were no pictures to predict.", err=True)
     if failed:
         click.echo(f"{failed} of {pictures} pictures could not be read.", err=True)
         sys.exit(1)
+
+
+@main.command()
+@click.argument("path", type=_FILE)
+@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
+@click.option("--attribute", help="Attribute to explain.  [default: all, and each tag's likeliest class]")
+@click.option("--tag", help="Tag to explain.")
+@click.option("--class", "class_name", help="Class of --tag.  [default: the likeliest]")
+@click.option(
+    "--out",
+    type=_FILE,
+    default=Path("."),
+    help="Folder of the pictures, called PATH_ATTRIBUTE.png; of one alone, also a PNG file.  [default: this folder]",
+)
+def explain(path: Path, model: Path, **settings: Any) -> None:
+    """Show where in a picture the evidence for attributes and tags lies."""
+    with _sentences("Stopped; what was written until now is kept."):
+        from .bundle import load
+        from .explain import write
+
+        loaded = load(model)
+        written = write(loaded, path, **settings)
+        with _output(None) as file:
+            for explanation, out in written:
+                print(f"{explanation.title} {explanation.probability:.2f}: {out}", file=file)
+    explained = {explanation.name for explanation, _ in written}
+    _warn_of_chance([name for name in loaded.not_better_than_chance if name in explained])
+
+
+def _sheet(bundle: Bundle, path: Path | None, labels: Path | None) -> Sheet | None:
+    if path is None and labels is not None:
+        raise UsageError("--labels stand beside the predictions of a --sheet; give one, such as --sheet sheet.html.")
+    if path is None:
+        return None
+    from .sheet import Sheet
+
+    if labels is None:
+        return Sheet(bundle, path)
+    from .formats import read_labels
+    from .pipeline import _aligned
+
+    attributes = bundle.provenance.get("settings", {}).get("attributes")
+    config = FitConfig(labels, tags=tuple(tag.name for tag in bundle.tags), attributes=attributes)
+    table = read_labels(labels, tags=config.tags, attributes=config.attributes)
+    return Sheet(bundle, path, _aligned(config, table, bundle))
+
+
+def _warn_of_chance(names: Sequence[str]) -> None:
+    if names:
+        listed = ", ".join(names)
+        click.echo(f"Not better than chance when the model was measured, so do not rely on: {listed}.", err=True)
 
 
 def _listed(paths: Sequence[str]) -> Iterator[str]:
@@ -346,10 +505,10 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _sentences(stopped: str) -> Iterator[None]:
+def _sentences(stopped: str, *, with_keras: bool = True) -> Iterator[None]:
     """Turns every error raised on purpose, and Ctrl-C, into one sentence on stderr and an exit code."""
     try:
-        _quiet()
+        _quiet(with_keras)
         yield
     except Interrupted as error:
         _stop(str(error))
@@ -371,14 +530,14 @@ def _stop(sentence: str) -> NoReturn:
     os._exit(1)
 
 
-def _quiet() -> None:
+def _quiet(with_keras: bool) -> None:
     """Shows our remarks, and keeps TensorFlow's own log off the terminal unless a person asked for it."""
     logger = logging.getLogger("multilabel")
     logger.setLevel(logging.INFO)
     logger.handlers = [logging.StreamHandler()]
     logger.propagate = False
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3" and with_keras:
         with _silent_stderr():
             import keras  # noqa: F401
 

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import UsageError
 
 FORMATS = ("auto", "aimonk", "csv", "tsv", "fashion")
+FOLDS = 5  # where nothing else is said
 LARGEST_BETA = 100.0
 DEFAULT_BACKBONE = "resnet50"
 AUGMENTATIONS = ("none", "light", "strong", "randaugment")
@@ -122,7 +123,10 @@ class FitConfig:
         augment: one of `AUGMENTATIONS`, for what trains the backbone, and for `views`.
         views: with a frozen backbone, how many views of each picture are stored, the first of them unchanged.
         precision: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`: what a backbone that trains computes in.
-        val_share: share of the pictures that is kept for validation: to stop training and to choose thresholds by.
+        folds: into how many the pictures outside of the test part are dealt; each fold is measured by heads that learnt
+            from the others, and the model that is kept learns from all. 0: one validation part; `None`: `FOLDS` while
+            the backbone is frozen, unless there are too few labels or `split` fixes a validation part.
+        val_share: share of the pictures that is kept to stop training by; with folds, of the pictures of the others.
         test_share: share of the pictures that neither training, stopping nor thresholds see; 0 for none.
         split: a column of the labels file, or a file of names, that fixes the parts instead.
         epochs: passes over the training part, at most.
@@ -142,6 +146,8 @@ class FitConfig:
         label_smoothing: share of a tag's target that is spread over all its classes.
         loss_weights: per tag (or `"attributes"`) a factor on its loss; 1 where absent.
         beta: thresholds maximise F-beta; above 1 favours recall.
+        calibrate: make probabilities agree with shares, where the held-out log loss gains by it.
+        permutations: of the labels, for a p-value of each attribute; 0 for none.
         seed: of the split, the initial weights and the order of the pictures.
         resume: continue an interrupted training of the backbone.
         tensorboard: folder for TensorBoard's event files.
@@ -173,6 +179,7 @@ class FitConfig:
     augment: str = "none"
     views: int = 1
     precision: str = "float32"
+    folds: int | None = None
     val_share: float = 0.2
     test_share: float = 0.0
     split: str | None = None
@@ -191,6 +198,8 @@ class FitConfig:
     label_smoothing: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     beta: float = 1.0
+    calibrate: bool = True
+    permutations: int = 0
     seed: int = 0
     resume: bool = False
     tensorboard: Path | None = None
@@ -231,6 +240,10 @@ class FitConfig:
                 f"--test-share is {self.test_share}; expected 0, or a number that leaves pictures to train on "
                 f"beside --val-share {self.val_share}."
             )
+        if self.folds is not None and not (self.folds == 0 or (isinstance(self.folds, int) and 2 <= self.folds <= 100)):
+            raise UsageError(
+                f"--folds is {self.folds}; expected 0 for a single split, or a whole number from 2 to 100."
+            )
         if not 0 < self.beta <= LARGEST_BETA:
             raise UsageError(f"--beta is {self.beta}; expected a number above 0, and at most {LARGEST_BETA:g}.")
         for lr in self.lr:
@@ -244,7 +257,7 @@ class FitConfig:
         for name in ("min_share", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{_option(name)} is {getattr(self, name)}; expected 0 or more, and less than 1.")
-        for name in ("min_count", "warmup"):
+        for name in ("min_count", "warmup", "permutations"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{_option(name)} is {getattr(self, name)}; expected 0 or more.")
         for name, weight in self.loss_weights.items():
@@ -264,6 +277,14 @@ class FitConfig:
             raise UsageError("--views stores augmented pictures; choose how with --augment light or strong.")
         if self.views > 1 and self.train_backbone:
             raise UsageError("--views is for a frozen backbone; leave out --train-backbone.")
+        if self.folds and self.trains_backbone:
+            raise UsageError("--folds is for a frozen backbone; leave it out where the backbone is trained.")
+        if self.permutations and (self.folds == 0 or self.trains_backbone):
+            raise UsageError("--permutations trains heads on folds of stored features; it needs --folds.")
+        if self.permutations and self.missing in ("selective", "ll-r", "ll-ct"):
+            raise UsageError(
+                f"--permutations trains many heads side by side, which --missing {self.missing} would mix up."
+            )
         if self.split is not None and self.test_share:
             raise UsageError("--split fixes the test part, too; leave out --test-share.")
         if not self.pool_name.strip():
@@ -315,7 +336,7 @@ class FitConfig:
         return self.train_backbone or self.fine_tune != "none"
 
 
-_ATTRIBUTES_ONLY = ("loss", "missing", "pos_weight")
+_ATTRIBUTES_ONLY = ("loss", "missing", "pos_weight", "permutations")
 _TAGS_ONLY = ("min_count", "min_share", "class_weight", "label_smoothing")
 _PER_PHASE = ("epochs", "lr", "patience")
 _BACKBONE_ONLY = ("schedule", "warmup", "ema", "precision", "resume")

@@ -13,15 +13,16 @@ import numpy as np
 
 from .augment import Augmentation
 from .backbones import Backbone
-from .config import FitConfig
+from .config import FOLDS, FitConfig
 from .errors import DataError, UsageError
 from .features import Extraction, FeatureStore, Views, check, default_cache, extract
 from .formats import read_labels
 from .heads import check_loss_weights
 from .labels import UNKNOWN, LabelTable, locate_images, pool_rare
-from .splits import fixed_parts, read_parts, shared_groups, split_parts
+from .splits import assign_parts, fixed_parts, read_parts, shared_groups, split_parts
 from .training import Pictures
 
+_KNOWN_PER_FOLD = 2  # known labels that an attribute or tag needs for each fold, on average
 _NAMED = 20  # so many pictures that are left out are named in the terminal
 _log = logging.getLogger("multilabel")
 
@@ -73,6 +74,11 @@ class Dataset:
         if self.features is None:
             raise ValueError("The backbone trains from the start: there are no features.")
         return self.features
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The labels of all attributes and tags, `(n, attributes + tags)`."""
+        return np.concatenate([self.table.y, self.table.tag_y], axis=1)
 
     @property
     def first_views(self) -> np.ndarray:
@@ -211,27 +217,85 @@ def _readable(table: LabelTable, extraction: Extraction) -> tuple[list[int], lis
     return [row for row, _ in pairs], [digest for _, digest in pairs]
 
 
-def split_dataset(config: FitConfig, data: Dataset) -> dict[str, np.ndarray]:
-    """The rows of the parts `"training"`, `"validation"` and `"test"`, which may be empty.
+def fold_count(config: FitConfig, data: Dataset) -> int:
+    """How many folds the pictures are dealt into; 0 for a single split.
+
+    Raises:
+        UsageError: folds were asked for, or permutations, which need them, and `split` fixes a validation part.
+        DataError: permutations were asked for, and there are too few labels for folds.
+    """
+    if config.trains_backbone or config.folds == 0:
+        return 0
+    if "validation" in (data.table.parts or ()):
+        if asked := [f"--{name}" for name in ("folds", "permutations") if getattr(config, name)]:
+            raise UsageError(f"--split fixes the validation part, too; leave out {', '.join(asked)}.")
+        return 0
+    if config.folds:
+        return config.folds
+    rows = _training_and_test(data)[0]
+    enough = _KNOWN_PER_FOLD * FOLDS / (1 - config.test_share)
+    known = np.count_nonzero(data.cells[rows] != UNKNOWN, axis=0)
+    names = [*data.table.names, *(tag.name for tag in data.table.tags)]
+    few = [name for name, count in zip(names, known.tolist(), strict=True) if count < enough]
+    if few or len({data.digests[row] for row in rows.tolist()}) < enough:
+        what = f"labels of {', '.join(few)}" if few else "pictures"
+        if config.permutations:
+            raise DataError(
+                f"There are too few {what} for {FOLDS} folds, which --permutations needs; leave it out, "
+                "or choose fewer --folds."
+            )
+        _log.info(f"There are too few {what} for {FOLDS} folds: one validation part instead.")
+        return 0
+    return FOLDS
+
+
+def split_dataset(config: FitConfig, data: Dataset, folds: int = 0) -> dict[str, np.ndarray]:
+    """The rows of the parts `"training"`, `"validation"` (empty with folds) and `"test"`, which may be empty.
 
     Raises:
         DataError: a part would be empty.
     """
-    table = data.table
-    cells = np.concatenate([table.y, table.tag_y], axis=1)
-    if table.parts is None:
-        rows = split_parts(cells, config.val_share, config.test_share, groups=data.digests, seed=config.seed)
+    if folds:
+        training, validation, test = _parts_of_folds(config, data, folds)
+    elif data.table.parts is None:
+        training, validation, test = split_parts(
+            data.cells, config.val_share, config.test_share, groups=data.digests, seed=config.seed
+        )
     else:
-        rows = fixed_parts(table.parts, cells, config.val_share, groups=data.digests, seed=config.seed)
-        if shared := shared_groups(rows, data.digests):
-            _log.warning(
-                f"--split puts copies of the same picture into different parts ({counted(shared, 'picture')}): "
-                "the scores are flattering."
-            )
-    training, validation, test = rows
+        training, validation, test = fixed_parts(
+            data.table.parts, data.cells, config.val_share, groups=data.digests, seed=config.seed
+        )
+    if data.table.parts is not None and (shared := shared_groups((training, validation, test), data.digests)):
+        _log.warning(
+            f"--split puts copies of the same picture into different parts ({counted(shared, 'picture')}): "
+            "the scores are flattering."
+        )
+    validated = f"{folds} folds" if folds else f"validation part: {len(validation):,}"
     tested = f"; test part: {len(test):,}" if len(test) else ""
-    _log.info(f"Training part: {counted(len(training), 'picture')}; validation part: {len(validation):,}{tested}.")
+    _log.info(f"Training part: {counted(len(training), 'picture')}; {validated}{tested}.")
     return {"training": training, "validation": validation, "test": test}
+
+
+def _parts_of_folds(config: FitConfig, data: Dataset, folds: int) -> tuple[np.ndarray, ...]:
+    """Training, validation and test part, of which the second is empty."""
+    training, test = _training_and_test(data)
+    if config.test_share:
+        shares = (1 - config.test_share, config.test_share)
+        parts = assign_parts(data.cells, shares, groups=data.digests, seed=config.seed)
+        training, test = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    different = len({data.digests[row] for row in training.tolist()})
+    if different < folds:
+        raise DataError(f"{counted(different, 'different picture')} cannot fill {folds} folds; choose fewer --folds.")
+    return training, np.empty(0, np.intp), test
+
+
+def _training_and_test(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that `split` gives these parts; without it all are for training."""
+    parts = data.table.parts
+    if parts is None:
+        return np.arange(len(data.names)), np.empty(0, np.intp)
+    training, test = (np.flatnonzero([part == name for part in parts]) for name in ("training", "test"))
+    return training, test
 
 
 def labels_digest(data: Dataset) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,18 @@ from .labels import UNKNOWN
 from .metrics.single import (
     CLASS_SCORES,
     SCORES,
-    bootstrap,
     chance_levels,
     class_chance_levels,
     class_intervals,
     class_scores,
+    intervals,
     per_class,
     scores,
 )
 from .thresholds import Threshold, apply_thresholds
 
-# With fewer labels of one class the bootstrap interval is too narrow to rely on: random probabilities come out as
-# "better than chance" in 40% of cases with 1 positive, 18% with 2, 7% with 5 and 4% with 10 (nominal: 2.5%).
-FEWEST_TO_JUDGE = 5
-FEW = 10  # labels of a class, below which the bootstrap's intervals are too narrow
+FEWEST_TO_JUDGE = 5  # labels of one class, below which intervals say hardly more than that there are few
+FEW = 10  # labels of a class, below which a few other ones would change the scores much
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,10 @@ class Score:
 
 @dataclass(frozen=True)
 class AttributeScores:
-    """The scores of one attribute and the number of known labels that they rest on."""
+    """The scores of one attribute and the number of known labels that they rest on.
+
+    `p_value`: how often shuffled labels give as high an AUC; `None` if that was not tried.
+    """
 
     attribute: str
     known: int
@@ -55,6 +56,7 @@ class AttributeScores:
     f1: Score
     average_precision: Score
     roc_auc: Score
+    p_value: float | None = None
 
     @property
     def can_be_judged(self) -> bool:
@@ -80,7 +82,10 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class TagScores:
-    """The scores of one tag and the number of known labels that they rest on; `per_class` is ordered as `classes`."""
+    """The scores of one tag and the number of known labels that they rest on; `per_class` is ordered as `classes`.
+
+    `p_value`: how often shuffled labels give as high an accuracy; `None` if that was not tried.
+    """
 
     tag: str
     known: int
@@ -89,6 +94,7 @@ class TagScores:
     macro_f1: Score
     top3_accuracy: Score
     per_class: tuple[ClassScores, ...]
+    p_value: float | None = None
 
     @property
     def occurring(self) -> int:
@@ -120,18 +126,21 @@ class Evaluation:
         pictures: their number.
         cells: number of labels of attributes and tags, known and unknown.
         known: number of known labels of attributes and tags.
-        thresholds_tuned_here: whether the same pictures chose the thresholds and ended the training.
+        cross_fitted: whether each picture is called by thresholds that other folds of the same pictures chose; else the
+            thresholds were settled without these pictures.
         scores: one entry per attribute.
         tags: one entry per tag.
+        ended_training: whether the same pictures decided when to stop training.
     """
 
     part: str
     pictures: int
     cells: int
     known: int
-    thresholds_tuned_here: bool
+    cross_fitted: bool
     scores: tuple[AttributeScores, ...]
     tags: tuple[TagScores, ...] = ()
+    ended_training: bool = False
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -163,15 +172,24 @@ class Evaluation:
             "pictures": self.pictures,
             "cells": self.cells,
             "known": self.known,
-            "thresholds_tuned_here": self.thresholds_tuned_here,
+            "cross_fitted": self.cross_fitted,
+            "ended_training": self.ended_training,
             "macro_f1": _number(self.macro_f1),
             "left_out_of_macro_f1": list(self.left_out),
             "mean_accuracy": _number(self.mean_accuracy),
             "not_better_than_chance": list(self.not_better_than_chance),
-            "attributes": {score.attribute: _attribute_json(score) for score in self.scores},
-            "tags": {scores.tag: _tag_json(scores) for scores in self.tags},
+            "attributes": {score.attribute: _attribute_json(score, self.pictures) for score in self.scores},
+            "tags": {scores.tag: _tag_json(scores, self.pictures) for scores in self.tags},
             "verdicts": verdicts(self),
         }
+
+    def with_p_values(self, values: Sequence[float]) -> Evaluation:
+        """The same with one p-value per attribute; NaN where there is none."""
+        scored = [
+            replace(scores, p_value=None if math.isnan(value) else value)
+            for scores, value in zip(self.scores, values, strict=True)
+        ]
+        return replace(self, scores=tuple(scored))
 
 
 def evaluate(
@@ -180,25 +198,29 @@ def evaluate(
     names: Sequence[str],
     thresholds: Sequence[Threshold],
     *,
+    present: NDArray | None = None,
     tags: Sequence[TagScores] = (),
     part: str,
-    thresholds_tuned_here: bool = True,
-    draws: int = 1000,
+    cross_fitted: bool = False,
+    ended_training: bool = False,
+    draws: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
     """Measure probabilities against the known labels.
 
     Args:
-        y: labels, shape (n, attributes): 1, 0 or -1 (unknown); there may be 0 attributes.
+        y: labels, shape (n, attributes): 1, 0 or -1 (unknown).
         p: probabilities, shape (n, attributes).
         names: of the attributes.
-        thresholds: one per attribute.
-        tags: what `evaluate_tag` says of the tags of the same n pictures.
-        part: which pictures these are, such as `"validation part"`.
-        thresholds_tuned_here: whether these same pictures chose `thresholds` and ended the training, the careful
-            assumption.
-        draws: bootstrap resamples per attribute.
-        seed: of the resampling; the same for every attribute, so that intervals do not depend on other attributes.
+        thresholds: one per attribute. Their `spread` widens the intervals of cross-fitted calls.
+        present: what was called present where the calls are cross-fitted (see `thresholds.cross_fit_thresholds`), shape
+            (n, attributes); `None`: what has a probability greater than its threshold.
+        tags: the scores of the tags on the same pictures (see `evaluate_tag`).
+        part: which pictures these are, for the reader.
+        cross_fitted: whether what these pictures settled was cross-fitted, as `present` is.
+        ended_training: whether these same pictures decided when to stop training.
+        draws: for the intervals of each attribute.
+        seed: of the draws; the same for every attribute, so that intervals do not depend on other attributes.
 
     Returns:
         The scores of every attribute, on its known cells, and of every tag.
@@ -211,19 +233,25 @@ def evaluate(
             f"Labels of shape {y.shape}, probabilities of shape {p.shape}, {len(names)} names and "
             f"{len(thresholds)} thresholds do not fit: give (n, attributes) twice, then one per attribute."
         )
-    present = apply_thresholds(p, thresholds)
+    if present is not None and present.shape != y.shape:
+        raise DataError(
+            f"Labels of shape {y.shape} and calls of shape {present.shape} do not fit: give (n, attributes) twice."
+        )
+    calls = apply_thresholds(p, thresholds) if present is None else present
     attributes = []
-    columns = zip(names, thresholds, y.T, p.T, present.T, strict=True)
+    columns = zip(names, thresholds, y.T, p.T, calls.T, strict=True)
     for name, threshold, labels, probabilities, called in columns:
-        values = scores(labels, probabilities, threshold.value)
-        intervals = bootstrap(labels, probabilities, threshold.value, draws=draws, seed=seed)
+        spread = None if present is None else threshold.spread or (threshold.value, threshold.value)
+        values = scores(labels, probabilities, called)
+        found = intervals(labels, probabilities, called, spread=spread, draws=draws, seed=seed)
         chance = chance_levels(labels, called)
-        measured = {key: Score(values[key], *intervals[key], chance[key]) for key in SCORES}
+        measured: dict[str, Any] = {key: Score(values[key], *found[key], chance[key]) for key in SCORES}
         known, positives = int(np.count_nonzero(labels != UNKNOWN)), int(np.count_nonzero(labels == 1))
         attributes.append(AttributeScores(name, known, positives, known - positives, threshold, **measured))
     cells = y.size + len(y) * len(tags)
     all_known = int(np.count_nonzero(y != UNKNOWN)) + sum(tag.known for tag in tags)
-    return Evaluation(part, len(y), cells, all_known, thresholds_tuned_here, tuple(attributes), tuple(tags))
+    crossed = cross_fitted or present is not None
+    return Evaluation(part, len(y), cells, all_known, crossed, tuple(attributes), tuple(tags), ended_training)
 
 
 def evaluate_tag(
@@ -251,9 +279,9 @@ def evaluate_tag(
             f"{tag_name}: probabilities of shape {p.shape} and {len(classes)} classes do not fit: give (n, classes)."
         )
     values = class_scores(y, p)
-    intervals = class_intervals(y, p, draws=draws, seed=seed)
+    found = class_intervals(y, p, draws=draws, seed=seed)
     chance = class_chance_levels(y, len(classes))
-    measured = {key: Score(values[key], *intervals[key], chance[key]) for key in CLASS_SCORES}
+    measured: dict[str, Any] = {key: Score(values[key], *found[key], chance[key]) for key in CLASS_SCORES}
     columns = [column.tolist() for column in per_class(y, p).values()]
     of_classes = tuple(ClassScores(*row) for row in zip(classes, *columns, strict=True))
     return TagScores(
@@ -262,24 +290,22 @@ def evaluate_tag(
 
 
 def verdicts(evaluation: Evaluation) -> list[str]:
-    """What to know before trusting the model, in plain sentences; none when there is nothing to warn of."""
+    """What to know before trusting the model, in plain sentences; none when there is nothing to warn of.
+
+    What is not better than chance comes first, then what rests on few labels, then what flatters.
+    """
     part = evaluation.part
-    of_attributes = [_attribute_verdict(scores, part) for scores in evaluation.scores]
-    of_tags = [_tag_verdict(scores, part) for scores in evaluation.tags]
-    sentences = [sentence for sentence in of_attributes + of_tags if sentence]
-    return sentences + ([_flattery(evaluation)] if evaluation.thresholds_tuned_here else [])
+    of_attributes = [(scores.attribute, _attribute_verdict(scores, part)) for scores in evaluation.scores]
+    of_tags = [(scores.tag, _tag_verdict(scores, part)) for scores in evaluation.tags]
+    sentences = [(name in evaluation.not_better_than_chance, said) for name, said in of_attributes + of_tags if said]
+    by_chance = [said for no_better, said in sentences if no_better]
+    few = [said for no_better, said in sentences if not no_better]
+    return by_chance + few + ([_flattery(evaluation)] if evaluation.ended_training else [])
 
 
 def _flattery(evaluation: Evaluation) -> str:
     """What it means that the same pictures had a say in the model."""
-    same = f"The same pictures ({evaluation.part})"
-    if not evaluation.scores:
-        return f"{same} decided when to stop training: the scores are a little flattering."
-    a_little = "average precision, AUC and the scores of tags" if evaluation.tags else "average precision and AUC"
-    return (
-        f"{same} chose the thresholds and decided when to stop training: "
-        f"precision, recall and F1 are flattering, {a_little} a little."
-    )
+    return f"The same pictures ({evaluation.part}) decided when to stop training: the scores are a little flattering."
 
 
 def _attribute_verdict(score: AttributeScores, part: str) -> str | None:
@@ -289,7 +315,7 @@ def _attribute_verdict(score: AttributeScores, part: str) -> str | None:
             return None
         return (
             f"{score.attribute} has only {rarer} {kind} labels in the {part}: "
-            "its true scores may lie further away than the intervals say."
+            "a few other pictures could change its scores much."
         )
     if not score.known:
         return f"{score.attribute} cannot be judged: none of its labels in the {part} is known."
@@ -334,21 +360,29 @@ def _tag_verdict(scores: TagScores, part: str) -> str | None:
     )
 
 
-def _attribute_json(score: AttributeScores) -> dict[str, Any]:
+def _attribute_json(score: AttributeScores, pictures: int) -> dict[str, Any]:
     return {
         "known": score.known,
+        "cells": pictures,
         "positives": score.positives,
         "negatives": score.negatives,
         "better_than_chance": score.better_than_chance,
-        "threshold": asdict(score.threshold),
+        "p_value": score.p_value,
+        "threshold": _threshold_json(score.threshold),
         **{key: _score_json(getattr(score, key)) for key in SCORES},
     }
 
 
-def _tag_json(scores: TagScores) -> dict[str, Any]:
+def _threshold_json(threshold: Threshold) -> dict[str, Any]:
+    return {**asdict(threshold), "spread": None if threshold.spread is None else list(threshold.spread)}
+
+
+def _tag_json(scores: TagScores, pictures: int) -> dict[str, Any]:
     return {
         "known": scores.known,
+        "cells": pictures,
         "better_than_chance": scores.better_than_chance,
+        "p_value": scores.p_value,
         **{key: _score_json(getattr(scores, key)) for key in CLASS_SCORES},
         "classes": {
             of_class.name: {

@@ -129,7 +129,7 @@ class LogitHead:
 
     def layer(self) -> keras.layers.Dense:
         """Returns a new layer, `(batch, features)` to `(batch, K)` logits; float32 under every policy."""
-        return keras.layers.Dense(self.units, dtype="float32", name=self.name)
+        return keras.layers.Dense(self.units, kernel_initializer="zeros", dtype="float32", name=self.name)
 
     def loss(self) -> BinaryLoss:
         """Returns the loss for `compile`, with a constant divisor (`coverage`) so that it adds up over batches."""
@@ -280,7 +280,7 @@ class SoftmaxHead:
 
     def layer(self) -> keras.layers.Dense:
         """Returns a new layer, `(batch, features)` to `(batch, C)` logits; float32 under every policy."""
-        return keras.layers.Dense(self.units, dtype="float32", name=self.name)
+        return keras.layers.Dense(self.units, kernel_initializer="zeros", dtype="float32", name=self.name)
 
     def loss(self) -> MaskedSparseCategoricalCrossentropy:
         """Returns the loss for `compile`, normalised by `coverage` so that it adds up over batches."""

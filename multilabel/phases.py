@@ -18,12 +18,14 @@ from .checkpoints import Checkpoint
 from .config import FitConfig
 from .dataset import Dataset, counted
 from .errors import Interrupted
+from .head_training import train_on_features
 from .heads import Head, SoftmaxHead, classes_without_labels, heads_for, tag_classes_without_labels
 from .training import (
     Batches,
     History,
     Inputs,
     Phase,
+    build_heads,
     build_models,
     distribution,
     pick_views,
@@ -31,6 +33,7 @@ from .training import (
     train,
 )
 
+_FEATURES_AT_ONCE = 1024
 _log = logging.getLogger("multilabel")
 
 
@@ -54,13 +57,16 @@ class Fitted:
     history: History
     seconds: float
 
-    def probabilities(self, data: Dataset, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-        """Probabilities of these rows, by head name; from stored features where they still hold."""
-        inputs: Inputs = data.first_views if self.on_features else data.pictures
-        logits = predict_logits(
-            self.heads_model if self.on_features else self.model, Batches(inputs, {}, rows, batch_size)
-        )
-        return {head.name: head.to_probs(logits[head.name]) for head in self.heads}
+    def logits(self, data: Dataset, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        """Logits of these rows, by head name; from stored features where they still hold."""
+        if self.on_features:
+            return logits_of_features(self.heads_model, data, rows)
+        return predict_logits(self.model, Batches(data.pictures, {}, rows, batch_size))
+
+
+def logits_of_features(heads_model: keras.Model, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits of these rows, by head name, from their stored features."""
+    return predict_logits(heads_model, Batches(data.first_views, {}, rows, _FEATURES_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,11 @@ class Run:
         config: what is wanted.
         backbone: frozen; trained in place if that is wanted.
         data: pictures, labels and, unless the backbone trains from the start, features.
-        parts: rows of `"training"` and `"validation"`.
+        parts: rows of `"training"` and `"validation"`; where the latter is empty, nothing ends the training early.
         checkpoint: keeps the state while the backbone trains; `None` if it never does.
         progress: show bars on stderr, where a person watches.
+        epochs: how long the heads train on features; `None`: at most as long as the configuration says.
+        what: what the heads that train on features are called, in bars and logs.
     """
 
     config: FitConfig
@@ -82,6 +90,8 @@ class Run:
     parts: Mapping[str, np.ndarray]
     checkpoint: Checkpoint | None
     progress: bool
+    epochs: int | None = None
+    what: str = "heads"
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -97,8 +107,11 @@ class Run:
             weights=self.config.loss_weights,
         )
 
-    def fit(self) -> Fitted:
+    def fit(self, keeper: keras.callbacks.Callback | None = None) -> Fitted:
         """Trains in one phase or two.
+
+        Args:
+            keeper: decides which weights of the heads on features are kept.
 
         Raises:
             DataError: a head has nothing to learn from; the loss is no longer a number.
@@ -112,7 +125,8 @@ class Run:
         if self.config.train_backbone:
             history, on_features = self._train_all(model, self._phase(0)), False
         else:
-            history, on_features = self._train_heads(heads_model), True
+            history, on_features = self._train_heads(heads_model, keeper), True
+            self._describe("heads", history, time.perf_counter() - started)
             if self.checkpoint is not None:
                 before = model.get_weights()
                 history = history.then(self._train_all(model, self._phase(1)))
@@ -120,6 +134,19 @@ class Run:
                 if on_features:
                     model.set_weights(before)
         return Fitted(self.heads, model, heads_model, on_features, history, time.perf_counter() - started)
+
+    def fit_heads(self, keeper: keras.callbacks.Callback) -> tuple[keras.Model, History]:
+        """Trains heads alone, `(batch, dimension)` → logits by head name, on stored features.
+
+        Args:
+            keeper: decides which weights are kept.
+
+        Raises:
+            DataError: a head has nothing to learn from; the loss is no longer a number.
+            Interrupted: on Ctrl-C.
+        """
+        model = build_heads(self.backbone.dimension, self.heads)
+        return model, self._train_heads(model, keeper)
 
     def _phase(self, number: int) -> Phase:
         """A phase that trains the backbone, with the values that are meant for it."""
@@ -145,27 +172,27 @@ class Run:
         seed = self.config.seed if part == "training" else None
         return Batches(inputs, targets, self.parts[part], self.config.batch_size, seed, augment)
 
-    def _train_heads(self, model: keras.Model) -> History:
+    def _train_heads(self, model: keras.Model, keeper: keras.callbacks.Callback | None) -> History:
         """The first phase: the heads alone, on stored features."""
         config, data = self.config, self.data
-        phase = Phase(config.epochs[0], config.lr[0], config.patience[0], config.monitor)
-        several = config.views > 1
-        training = self._batches(data.stored_features, "training", pick_views if several else None)
-        started = time.perf_counter()
+        phase = Phase(self.epochs or config.epochs[0], config.lr[0], config.patience[0], config.monitor)
+        training = self._batches(data.stored_features, "training", pick_views if config.views > 1 else None)
+        # The compiled epochs are TensorFlow's; every other backend of Keras trains as it always does.
+        trainer = train_on_features if keras.config.backend() == "tensorflow" else train
         try:
-            history = train(
+            return trainer(
                 model,
                 self.heads,
                 training,
-                self._batches(data.first_views, "validation"),
+                self._batches(data.first_views, "validation") if len(self.parts["validation"]) else None,
                 phase,
-                tensorboard=self._log_folder("heads"),
+                keeper=keeper,
+                tensorboard=self._log_folder(self.what.replace(" ", "_")),
+                what=self.what,
                 progress=self.progress,
             )
         except Interrupted as stop:
             raise Interrupted(f"{stop} The features are kept, so the same command is quick to train again.") from None
-        self._describe("heads", history, time.perf_counter() - started)
-        return history
 
     def _train_all(self, model: keras.Model, phase: Phase) -> History:
         """The phase that trains the backbone, too: on pictures, augmented if wanted.
@@ -234,6 +261,11 @@ class Run:
         return None if self.config.tensorboard is None else self.config.tensorboard / phase
 
     def _describe(self, what: str, history: History, seconds: float) -> None:
+        if self.epochs:
+            _log.info(
+                f"Trained {what} on all of the training part for {counted(self.epochs, 'epoch')} ({seconds:.1f} s)."
+            )
+            return
         direction = "lowest validation loss" if self.config.monitor == "loss" else "highest validation accuracy"
         _log.info(
             f"Trained {what} for {counted(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "

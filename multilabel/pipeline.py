@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -30,20 +31,27 @@ from .backbones import (
     thaw,
 )
 from .checkpoints import Checkpoint
-from .config import DEFAULT_BACKBONE, CnnShape, FitConfig
-from .dataset import Dataset, Labels, labels_digest, read_dataset, read_table, split_dataset
+from .config import DEFAULT_BACKBONE, FOLDS, CnnShape, FitConfig
+from .crossfit import cross_fit, deal
+from .dataset import Dataset, Labels, fold_count, labels_digest, read_dataset, read_table, split_dataset
 from .errors import DataError, UsageError
 from .evaluation import Evaluation, evaluate, evaluate_tag
 from .heads import Head, SoftmaxHead
+from .held_out import HeldOut, bake, calibration_config, contradicted
+from .label_errors import issues_table, suggestions_table
 from .labels import LabelTable, align
-from .phases import Run
-from .tables import HeldOut, predictions_table, write_tables
-from .thresholds import Threshold, choose_thresholds
-from .training import Batches, History, predict_logits
+from .permutation import p_values
+from .phases import Fitted, Run, logits_of_features
+from .report_page import Report, write_report
+from .tables import history_table, predictions_table, write_tables
+from .thresholds import Threshold, apply_thresholds, choose_thresholds, cross_fit_thresholds
+from .training import History
 
 _FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
 # Settings that change nothing of a training, or that digests of the data stand for.
-_NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "resume")
+_NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "calibrate", "resume")
+ATTRIBUTES = "attributes"  # the name of the head over all of them
+TITLES = {"out-of-fold": "training part, out of fold", "validation": "validation part", "test": "test part"}
 _log = logging.getLogger("multilabel")
 
 
@@ -53,8 +61,9 @@ class FitResult:
 
     Attributes:
         out: the bundle's folder.
-        evaluations: the scores on the validation part and, if there is one, on the test part.
-        history: how the training went.
+        evaluations: the scores out of fold, or on the validation part, and if there is one on the test part.
+        history: how the training of the model that is kept went.
+        fold_histories: how the training for each fold went.
         computed: how many features were computed, not read from the store.
         extraction_seconds: time it took to read all pictures and have their features.
         training_seconds: time that training took.
@@ -63,6 +72,7 @@ class FitResult:
     out: Path
     evaluations: tuple[Evaluation, ...]
     history: History
+    fold_histories: tuple[History, ...]
     computed: int
     extraction_seconds: float
     training_seconds: float
@@ -86,35 +96,119 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     keras.utils.set_random_seed(config.seed)
     backbone = _build_backbone(config)
     data = read_dataset(config, labels, backbone, progress)
-    parts = split_dataset(config, data)
+    folds = fold_count(config, data)
+    parts = split_dataset(config, data, folds)
     checkpoint = _checkpoint(config, data, parts, backbone) if config.trains_backbone else None
-    fitted = Run(config, backbone, data, parts, checkpoint, progress).fit()
-    held_out = [
-        HeldOut(name, parts[name], fitted.probabilities(data, parts[name], config.batch_size))
-        for name in ("validation", "test")
-        if len(parts[name])
+    trained = _train(config, backbone, data, parts, folds, checkpoint, progress)
+    thresholds, held_out = _with_thresholds(config, trained, data.table)
+    fitted = trained.fitted
+    evaluations = [
+        _evaluate(config, fitted.heads, data.table, part, thresholds, TITLES[part.name]) for part in held_out
     ]
-    thresholds = _thresholds(config, data.table, held_out[0])
-    evaluations = tuple(
-        _evaluate(config, fitted.heads, data.table, part, thresholds, f"{part.name} part") for part in held_out
-    )
+    if config.permutations:
+        values = p_values(config, backbone, data, held_out[0].rows, held_out[0].dealt, progress)
+        evaluations[0] = evaluations[0].with_p_values(values.tolist())
     bundle = bundles.Bundle(
         config.run_name or config.out.absolute().name,
         backbone,
         fitted.heads,
         tuple(thresholds),
         fitted.model,
-        _provenance(config, labels, data, {name: len(rows) for name, rows in parts.items()}),
-        evaluations[-1].not_better_than_chance,  # on the test part if there is one: it flatters least
+        _provenance(config, labels, data, {name: len(rows) for name, rows in parts.items()}, folds),
+        evaluations[-1].not_better_than_chance,  # on the test part if there is one: no choice was made on it
+        calibration_config(held_out[0].calibrations, fitted.heads),
+    )
+    issues, suggestions = contradicted(fitted.heads, data.table, held_out[0])
+    pages = Report(
+        bundle.run_name,
+        evaluations,
+        held_out,
+        data.table,
+        data.names,
+        fitted.heads,
+        thresholds,
+        fitted.history,
+        trained.histories,
+        issues,
+        suggestions,
+        bundle.provenance,
     )
     with bundles.writing(config.out) as folder:
         bundles.save(bundle, folder)
-        predictions = predictions_table(data.table, data.names, fitted.heads, held_out)
-        write_tables(folder, evaluations, fitted.history, predictions, data.skipped)
-        report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png")
+        write_tables(
+            folder,
+            evaluations,
+            history_table(fitted.history, trained.histories),
+            predictions_table(data.table, data.names, fitted.heads, held_out),
+            data.skipped,
+        )
+        issues_table(issues, data.names).to_csv(folder / "label_issues.csv", index=False)
+        suggestions_table(suggestions, data.names).to_csv(folder / "suggested_labels.csv", index=False)
+        report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png", trained.histories)
+        write_report(folder / "report.html", pages)
     if checkpoint is not None:
         checkpoint.clear()
-    return FitResult(config.out, evaluations, fitted.history, data.computed, data.seconds, fitted.seconds)
+    return FitResult(
+        config.out, tuple(evaluations), fitted.history, trained.histories, data.computed, data.seconds, trained.seconds
+    )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The model that is kept, what it and those of the folds say of held-out pictures, and how training went."""
+
+    fitted: Fitted
+    held_out: list[HeldOut]
+    histories: tuple[History, ...]
+    seconds: float
+
+
+def _train(
+    config: FitConfig,
+    backbone: Backbone,
+    data: Dataset,
+    parts: Mapping[str, np.ndarray],
+    folds: int,
+    checkpoint: Checkpoint | None,
+    progress: bool,
+) -> _Trained:
+    """Trains on folds or on a single split, and calibrates on what was held out."""
+    started = time.perf_counter()
+    if folds:
+        name, rows = "out-of-fold", parts["training"]
+        dealt = deal(data, rows, folds, config.seed)
+        crossed = cross_fit(config, backbone, data, rows, dealt, progress)
+        fitted, logits, histories = crossed.kept, crossed.logits, crossed.histories
+    else:
+        name, rows = "validation", parts["validation"]
+        fitted, histories = Run(config, backbone, data, parts, checkpoint, progress).fit(), ()
+        dealt, logits = deal(data, rows, FOLDS, config.seed), fitted.logits(data, rows, config.batch_size)
+    seconds = time.perf_counter() - started
+    first = HeldOut.calibrated(name, rows, logits, dealt, fitted.heads, data.table, calibrate=config.calibrate)
+    bake(first.calibrations, fitted.model)
+    held_out = [first]
+    if len(parts["test"]):
+        logits = fitted.logits(data, parts["test"], config.batch_size)
+        p = {head.name: head.to_probs(logits[head.name]) for head in fitted.heads}
+        held_out.append(HeldOut("test", parts["test"], p, p))
+    return _Trained(fitted, held_out, histories, seconds)
+
+
+def _with_thresholds(config: FitConfig, trained: _Trained, table: LabelTable) -> tuple[list[Threshold], list[HeldOut]]:
+    """The thresholds, chosen on the first held-out part, and all parts with what is called present by them."""
+    first = trained.held_out[0]
+    if not table.names:
+        return [], trained.held_out
+
+    def choose(y: np.ndarray, p: np.ndarray) -> list[Threshold]:
+        return choose_thresholds(y, p, config.beta)
+
+    y = table.y[first.rows]
+    present, spreads = cross_fit_thresholds(y, first.p[ATTRIBUTES], first.dealt, choose)
+    kept = choose(y, first.shipped[ATTRIBUTES])
+    thresholds = [replace(threshold, spread=spread) for threshold, spread in zip(kept, spreads, strict=True)]
+    others = [replace(part, present=apply_thresholds(part.p[ATTRIBUTES], thresholds)) for part in trained.held_out[1:]]
+    return thresholds, [replace(first, present=present), *others]
 
 
 def evaluate_bundle(
@@ -142,6 +236,27 @@ def evaluate_bundle(
     Raises:
         MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
     """
+    config, data = read_for(bundle, labels, images=images, format=format, strict=strict, cache=cache, progress=progress)
+    p = probabilities_of(bundle, data)
+    part = HeldOut("all", np.arange(len(data.names)), p, p)
+    return _evaluate(config, bundle.heads, data.table, part, bundle.thresholds, f"pictures of {labels.name}")
+
+
+def read_for(
+    bundle: bundles.Bundle,
+    labels: Path,
+    *,
+    images: Path | None = None,
+    format: str = "auto",
+    strict: bool = False,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> tuple[FitConfig, Dataset]:
+    """Reads other labels as a bundle knows them, with features; the arguments are those of `evaluate_bundle`.
+
+    Raises:
+        MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
+    """
     attributes = bundle.provenance.get("settings", {}).get("attributes")
     config = FitConfig(
         labels,
@@ -156,8 +271,7 @@ def evaluate_bundle(
     data = read_dataset(config, replace(read, table=_aligned(config, read.table, bundle)), bundle.backbone, progress)
     if bundle.provenance.get("labels_sha256") == labels_digest(data):
         _log.warning("These are the labels and pictures that the model was made of: the scores are flattering.")
-    part = HeldOut("all", np.arange(len(data.names)), _probabilities(bundle, data, config))
-    return _evaluate(config, bundle.heads, data.table, part, bundle.thresholds, f"pictures of {labels.name}")
+    return config, data
 
 
 def _aligned(config: FitConfig, table: LabelTable, bundle: bundles.Bundle) -> LabelTable:
@@ -187,12 +301,11 @@ def _aligned(config: FitConfig, table: LabelTable, bundle: bundles.Bundle) -> La
     return aligned
 
 
-def _probabilities(bundle: bundles.Bundle, data: Dataset, config: FitConfig) -> dict[str, np.ndarray]:
+def probabilities_of(bundle: bundles.Bundle, data: Dataset) -> dict[str, np.ndarray]:
     """The probabilities of all pictures, by head name, from their features."""
     features = keras.Input((bundle.backbone.dimension,))
     model = keras.Model(features, {head.name: bundle.model.get_layer(head.name)(features) for head in bundle.heads})
-    rows = np.arange(len(data.names))
-    logits = predict_logits(model, Batches(data.first_views, {}, rows, config.batch_size))
+    logits = logits_of_features(model, data, np.arange(len(data.names)))
     return {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}
 
 
@@ -292,12 +405,6 @@ def _checkpoint(config: FitConfig, data: Dataset, parts: Mapping[str, np.ndarray
     return checkpoint
 
 
-def _thresholds(config: FitConfig, table: LabelTable, part: HeldOut) -> list[Threshold]:
-    if not table.names:
-        return []
-    return choose_thresholds(table.y[part.rows], part.p["attributes"], config.beta)
-
-
 def _evaluate(
     config: FitConfig,
     heads: Sequence[Head],
@@ -314,12 +421,14 @@ def _evaluate(
     ]
     return evaluate(
         y,
-        part.p.get("attributes", np.empty(y.shape)),
+        part.p.get(ATTRIBUTES, np.empty(y.shape)),
         table.names,
         thresholds,
+        present=None if part.folds is None else part.present,  # without folds by the thresholds alone
         tags=tags,
         part=title,
-        thresholds_tuned_here=part.name == "validation",
+        cross_fitted=part.folds is not None,
+        ended_training=part.name == "validation",
         seed=config.seed,
     )
 
@@ -332,12 +441,13 @@ def _versions() -> dict[str, str]:
     return {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()}
 
 
-def _provenance(config: FitConfig, labels: Labels, data: Dataset, parts: dict[str, int]) -> dict[str, Any]:
+def _provenance(config: FitConfig, labels: Labels, data: Dataset, parts: dict[str, int], folds: int) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "labels_sha256": labels_digest(data),
         "pictures": parts,
+        "folds": folds,
         "skipped": len(data.skipped),
         "rare_classes": labels.rare,
         "settings": _settings(config),

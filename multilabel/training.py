@@ -73,8 +73,12 @@ class Pictures:
 
 def pick_views(features: np.ndarray, seed: int) -> np.ndarray:
     """One view of each picture, at random: `(batch, views, dimension)` → `(batch, dimension)`."""
-    views = np.random.default_rng(seed).integers(features.shape[1], size=len(features))
-    return features[np.arange(len(features)), views]
+    return features[np.arange(len(features)), view_numbers(len(features), features.shape[1], seed)]
+
+
+def view_numbers(pictures: int, views: int, seed: int) -> np.ndarray:
+    """Which view of each picture `pick_views` picks, `(pictures,)`."""
+    return np.random.default_rng(seed).integers(views, size=pictures)
 
 
 class Batches(keras.utils.PyDataset):
@@ -124,6 +128,10 @@ class Batches(keras.utils.PyDataset):
         """Draws the next epoch's order."""
         self.start(self.epoch + 1)
 
+    def seed_of(self, index: int) -> int:
+        """The seed with which batch `index` of this epoch is augmented."""
+        return int(np.random.default_rng((self.seed or 0, self.epoch, index)).integers(2**31))
+
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
@@ -140,9 +148,7 @@ class Batches(keras.utils.PyDataset):
             self.error = error
             raise
         if self.augment is not None:
-            inputs = self.augment(
-                inputs, int(np.random.default_rng((self.seed or 0, self.epoch, index)).integers(2**31))
-            )
+            inputs = self.augment(inputs, self.seed_of(index))
         targets = {name: target[rows] for name, target in self.targets.items()}
         if self.replicas == 1:
             return inputs, targets
@@ -281,24 +287,30 @@ def build_models(backbone: Backbone, heads: Sequence[Head]) -> tuple[keras.Model
         `(heads_model, model)`: `(batch, dimension)` → logits by head name, and
         `(batch, height, width, 3)` RGB 0..255 → the same.
     """
-    features = keras.Input((backbone.dimension,), name="features")
-    layers = {head.name: head.layer() for head in heads}
-    heads_model = keras.Model(features, {name: layer(features) for name, layer in layers.items()}, name="heads")
+    heads_model = build_heads(backbone.dimension, heads)
     image = keras.Input((*backbone.image_size, 3), name="image")
     pooled = backbone.model(image)
-    model = keras.Model(image, {name: layer(pooled) for name, layer in layers.items()}, name="multilabel")
-    return heads_model, model
+    outputs = {head.name: heads_model.get_layer(head.name)(pooled) for head in heads}
+    return heads_model, keras.Model(image, outputs, name="multilabel")
+
+
+def build_heads(dimension: int, heads: Sequence[Head]) -> keras.Model:
+    """The heads on features: `(batch, dimension)` → logits by head name."""
+    features = keras.Input((dimension,), name="features")
+    return keras.Model(features, {head.name: head.layer()(features) for head in heads}, name="heads")
 
 
 def train(
     model: keras.Model,
     heads: Sequence[Head],
     training: Batches,
-    validation: Batches,
+    validation: Batches | None,
     phase: Phase,
     *,
     checkpoint: Checkpoint | None = None,
+    keeper: keras.callbacks.Callback | None = None,
     tensorboard: Path | None = None,
+    what: str = "training",
     progress: bool = False,
 ) -> History:
     """Trains with Adam until the monitored value has not improved for `patience` epochs; keeps the best weights.
@@ -307,10 +319,12 @@ def train(
         model: either model of `build_models`; its trainable weights are changed in place.
         heads: the heads of the model's outputs.
         training: batches to learn from.
-        validation: batches to stop by.
+        validation: batches to stop by; `None`: train for all epochs of the phase.
         phase: for how long, and how.
         checkpoint: keeps the state on disk after each epoch, and continues from one.
+        keeper: decides which weights are kept, in place of the phase's early stopping.
         tensorboard: folder for TensorBoard's event files.
+        what: what the bar is called.
         progress: show a bar on stderr, where a person watches.
 
     Raises:
@@ -319,8 +333,45 @@ def train(
         CheckpointError: if the state cannot be written.
         Interrupted: on Ctrl-C.
     """
+    compile_for(model, heads, phase, training.num_batches)
+    log = Log(heads, phase, what, progress)
+    of_phase = phase.callbacks() if validation is not None and keeper is None else []
+    all_callbacks: list[keras.callbacks.Callback] = [log, *of_phase, *([keeper] if keeper else [])]
+    first_epoch = 0
+    if checkpoint is not None:
+        checkpoint.watch(log, of_phase, phase.epochs)
+        first_epoch = checkpoint.epoch
+        all_callbacks.append(checkpoint)
+    if losses_that_count_epochs(model):
+        all_callbacks.append(LossEpochs(model))
+    if tensorboard is not None:
+        all_callbacks.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
+    readers = [training] if validation is None else [training, validation]
+    for batches in readers:
+        batches.replicas = _replicas(model)
+    training.start(first_epoch)
+    try:
+        with _own_errors(*readers):
+            model.fit(
+                training,
+                validation_data=validation,
+                epochs=phase.epochs,
+                initial_epoch=first_epoch,
+                callbacks=all_callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+    except KeyboardInterrupt:
+        raise log.interrupted() from None
+    finally:
+        log.close()
+    return log.ended(all_callbacks)
+
+
+def compile_for(model: keras.Model, heads: Sequence[Head], phase: Phase, steps: int) -> None:
+    """Compiles a model with the heads' losses and metrics, for a phase with this many steps per epoch."""
     model.compile(
-        optimizer=phase.optimizer(training.num_batches),
+        optimizer=phase.optimizer(steps),
         loss={head.name: head.loss() for head in heads},
         loss_weights={head.name: head.weight for head in heads},
         metrics={head.name: head.metrics() for head in heads},
@@ -328,44 +379,6 @@ def train(
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
-    log = _Log(heads, phase, progress)
-    callbacks = [log, *phase.callbacks()]
-    first_epoch = 0
-    if checkpoint is not None:
-        checkpoint.watch(log, callbacks[1:], phase.epochs)
-        first_epoch = checkpoint.epoch
-        callbacks.append(checkpoint)
-    if losses_that_count_epochs(model):
-        callbacks.append(LossEpochs(model))
-    if tensorboard is not None:
-        callbacks.append(keras.callbacks.TensorBoard(str(tensorboard), write_graph=False))
-    training.replicas = validation.replicas = _replicas(model)
-    training.start(first_epoch)
-    try:
-        with _own_errors(training, validation):
-            model.fit(
-                training,
-                validation_data=validation,
-                epochs=phase.epochs,
-                initial_epoch=first_epoch,
-                callbacks=callbacks,
-                verbose=0,
-                shuffle=False,
-            )
-    except KeyboardInterrupt:
-        done = len(log.history.epoch_ends)
-        raise Interrupted(
-            f"Stopped after {done} epoch{'' if done == 1 else 's'} of training; no bundle was written."
-        ) from None
-    finally:
-        log.close()
-    history = log.history
-    if not np.isfinite([*history.training_loss, *history.validation_loss]).all():
-        raise DataError(f"the training loss is no longer a number; lower --lr (it was {phase.lr:g}).")
-    stopping = next(callback for callback in callbacks if isinstance(callback, keras.callbacks.EarlyStopping))
-    history.best_epoch = stopping.best_epoch + 1
-    history.phase_ends = [len(history.epoch_ends)]
-    return history
 
 
 def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray]:
@@ -398,18 +411,18 @@ def _own_errors(*readers: Batches) -> Iterator[None]:
         raise
 
 
-class _Log(keras.callbacks.Callback):
+class Log(keras.callbacks.Callback):
     """Keeps the loss of every iteration and every epoch, and tells the other callbacks what to follow.
 
     The person sees a bar, or where there is no terminal a line now and then.
     """
 
-    def __init__(self, heads: Sequence[Head], phase: Phase, progress: bool) -> None:
+    def __init__(self, heads: Sequence[Head], phase: Phase, what: str, progress: bool) -> None:
         super().__init__()
         self.history = History()
         self.heads = heads
         self.phase = phase
-        self.bar = tqdm(total=phase.epochs, desc="training", unit="epoch", disable=None if progress else True)
+        self.bar = tqdm(total=phase.epochs, desc=what, unit="epoch", disable=None if progress else True)
         self.written = progress and self.bar.disable
         self.said = time.monotonic()
 
@@ -424,42 +437,74 @@ class _Log(keras.callbacks.Callback):
         self.bar.update(len(self.history.epoch_ends))
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Empties the metrics."""
         # Keras logs the running mean of the epoch; emptied here, it is the loss of this batch.
         self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notes the loss of the step."""
         if _replicas(self.model) > 1:
             logs = self.model.get_metrics_result()  # Keras' own are the mean of the replicas' values
-        self.history.training_loss.append(sum(self._of_heads(logs, "", "known_loss")))
+        self.history.training_loss.append(float(total_loss(self.heads, logs)))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        loss = sum(self._of_heads(logs, "val_", "known_loss"))
-        accuracy = float(np.mean(self._of_heads(logs, "val_", "known_accuracy")))
+        """Notes what was measured, and says what to follow."""
         self.history.epoch_ends.append(len(self.history.training_loss))
-        self.history.validation_loss.append(loss)
-        self.history.validation_accuracy.append(accuracy)
+        self.bar.update()
         # What Keras has of the training is its last batch, since it was emptied before each.
         first = [0, *self.history.epoch_ends][-2]
         for name in [name for name in logs if not name.startswith("val_")]:
             del logs[name]
+        if logs:
+            self._note_validation(epoch, logs)
         logs["known_loss"] = float(np.mean(self.history.training_loss[first:]))
+
+    def _note_validation(self, epoch: int, logs: dict[str, Any]) -> None:
+        loss = float(total_loss(self.heads, logs, "val_"))
+        accuracy = float(np.mean([logs[name] for name in _names(self.heads, "val_known_accuracy")]))
+        self.history.validation_loss.append(loss)
+        self.history.validation_accuracy.append(accuracy)
         logs[MONITORED] = loss if self.phase.monitor == "loss" else accuracy
         self.bar.set_postfix(validation_loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
-        self.bar.update()
         if self.written and time.monotonic() - self.said >= _SAY_EVERY:
             self.said = time.monotonic()
             _remarks.info(
                 f"Epoch {epoch + 1} of {self.phase.epochs}: validation loss {loss:.4f}, accuracy {accuracy:.4f}."
             )
 
+    def interrupted(self) -> Interrupted:
+        """What to raise on Ctrl-C."""
+        done = len(self.history.epoch_ends)
+        return Interrupted(f"Stopped after {done} epoch{'' if done == 1 else 's'} of training; no bundle was written.")
+
+    def ended(self, callbacks: Sequence[keras.callbacks.Callback]) -> History:
+        """The whole history, once the training is over; without early stopping the last weights are those kept.
+
+        Raises:
+            DataError: if the loss is no longer a number.
+        """
+        history = self.history
+        if not np.isfinite([*history.training_loss, *history.validation_loss]).all():
+            raise DataError(f"the training loss is no longer a number; lower --lr (it was {self.phase.lr:g}).")
+        stopping = [callback for callback in callbacks if isinstance(callback, keras.callbacks.EarlyStopping)]
+        history.best_epoch = stopping[0].best_epoch + 1 if stopping else len(history.epoch_ends)
+        history.phase_ends = [len(history.epoch_ends)]
+        return history
+
     def close(self) -> None:
+        """Ends the bar."""
         self.bar.total = self.bar.n  # stopping early is an end like any other
         self.bar.close()
 
-    def _of_heads(self, logs: Mapping[str, float], prefix: str, metric: str) -> list[float]:
-        """A metric of each head, losses times the head's weight; with one head Keras leaves its name out."""
-        values = []
-        for head in self.heads:
-            value = logs[f"{prefix}{metric}" if len(self.heads) == 1 else f"{prefix}{head.name}_{metric}"]
-            values.append(float(value) * (head.weight if metric == "known_loss" else 1.0))
-        return values
+
+def total_loss(heads: Sequence[Head], logs: Mapping[str, Any], prefix: str = "") -> Any:
+    """The loss that is told: Σ known losses / Σ known cells of each head, times the head's weight, summed."""
+    losses = zip(heads, _names(heads, f"{prefix}known_loss"), strict=True)
+    return sum(logs[name] * head.weight for head, name in losses)
+
+
+def _names(heads: Sequence[Head], metric: str) -> list[str]:
+    """What Keras calls a metric of each head; with one head it leaves the head's name out."""
+    prefix = "val_" if metric.startswith("val_") else ""
+    metric = metric.removeprefix(prefix)
+    return [f"{prefix}{metric}" if len(heads) == 1 else f"{prefix}{head.name}_{metric}" for head in heads]

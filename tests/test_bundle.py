@@ -33,7 +33,7 @@ from multilabel.losses import Missing
 from multilabel.thresholds import Threshold
 from multilabel.training import build_models
 
-THRESHOLDS = (Threshold(0.25, "tuned", 12), Threshold(1 / 3, "shared", 3), Threshold(0.5, "default", 0))
+THRESHOLDS = (Threshold(0.25, "tuned", 12, (0.125, 0.3)), Threshold(1 / 3, "shared", 3), Threshold(0.5, "default", 0))
 COLOURS = ("red", "green", "blue", "grey")
 SHAPES = ("round", "square")
 NOT_A_BUNDLE = "is not a bundle's description; run `multilabel fit` again."
@@ -47,7 +47,14 @@ def small_bundle(seed=0, attributes=("hat", "scarf", "coat"), thresholds=THRESHO
     head = LogitHead(tuple(attributes), (2.0, 0.5, 1.0), 0.75)
     model = build_models(backbone, [head])[1]
     return Bundle(
-        "été 1", backbone, (head,), tuple(thresholds), model, {"created": "today", "pictures": {"a": 7}}, ("coat",)
+        "été 1",
+        backbone,
+        (head,),
+        tuple(thresholds),
+        model,
+        {"created": "today", "pictures": {"a": 7}},
+        ("coat",),
+        {"hat": {"kind": "platt", "slope": 0.5, "intercept": -1.0}},
     )
 
 
@@ -129,6 +136,7 @@ def test_a_loaded_bundle_is_the_saved_one(original, saved):
     assert loaded.attributes == ("hat", "scarf", "coat")
     assert loaded.provenance == original.provenance
     assert loaded.not_better_than_chance == ("coat",)
+    assert loaded.calibration == original.calibration != {}
     assert loaded.backbone.get_config() == original.backbone.get_config()
     assert loaded.backbone.fingerprint() == original.backbone.fingerprint()
     assert not loaded.backbone.model.trainable_weights
@@ -176,7 +184,7 @@ def test_tags_beside_attributes_and_alone(tmp_path, attributes):
 
 def test_thresholds_without_attributes_are_refused(tmp_path):
     save(tag_bundle(()), tmp_path)
-    threshold = {"attribute": "hat", "value": 0.5, "source": "default", "positives": 0}
+    threshold = {"attribute": "hat", "value": 0.5, "source": "default", "positives": 0, "spread": None}
     describe(tmp_path, {**strict_json(tmp_path / DESCRIPTION), "thresholds": [threshold]})
     with pytest.raises(BundleError) as error:
         load(tmp_path)
@@ -249,12 +257,13 @@ def test_the_description_is_strict_json_with_these_fields(saved):
             }
         ],
         "thresholds": [
-            {"attribute": "hat", "value": 0.25, "source": "tuned", "positives": 12},
-            {"attribute": "scarf", "value": 1 / 3, "source": "shared", "positives": 3},
-            {"attribute": "coat", "value": 0.5, "source": "default", "positives": 0},
+            {"attribute": "hat", "value": 0.25, "source": "tuned", "positives": 12, "spread": [0.125, 0.3]},
+            {"attribute": "scarf", "value": 1 / 3, "source": "shared", "positives": 3, "spread": None},
+            {"attribute": "coat", "value": 0.5, "source": "default", "positives": 0, "spread": None},
         ],
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "not_better_than_chance": ["coat"],
+        "calibration": {"hat": {"kind": "platt", "slope": 0.5, "intercept": -1.0}},
         "provenance": {"created": "today", "pictures": {"a": 7}},
     }
     assert "été 1" in (saved / DESCRIPTION).read_text("utf-8")  # readable for people too
@@ -596,6 +605,9 @@ def changed(description, place, value):
         (["thresholds", 0, "attribute"], "cap", "its thresholds do not belong to its attributes"),
         (["thresholds", 1, "value"], float("nan"), "a threshold is not a finite number"),
         (["thresholds", 1, "value"], "half", "could not convert string to float: 'half'"),
+        (["thresholds", 0, "spread"], [0.5], "not enough values to unpack (expected 2, got 1)"),
+        (["thresholds", 0, "spread"], "?!", "could not convert string to float: '?'"),
+        (["calibration"], 7, "'int' object is not iterable"),
         (["weights_sha256"], "0" * 64, f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}"),
     ],
 )
@@ -610,7 +622,17 @@ def test_a_description_that_does_not_fit(copied, place, value, reason):
 
 
 @pytest.mark.parametrize(
-    "key", ["run_name", "backbone", "heads", "thresholds", "weights_sha256", "provenance", "not_better_than_chance"]
+    "key",
+    [
+        "run_name",
+        "backbone",
+        "heads",
+        "thresholds",
+        "weights_sha256",
+        "provenance",
+        "not_better_than_chance",
+        "calibration",
+    ],
 )
 def test_a_description_without_a_key(copied, key):
     description = strict_json(copied / DESCRIPTION)

@@ -62,21 +62,21 @@ def undisturbed(phase):
 
 def interrupt(patch, epoch, step):
     """From now on, a training is interrupted in the middle of an epoch, counted from 1."""
-    original = training._Log.on_train_batch_end
+    original = training.Log.on_train_batch_end
 
     def stop(self, batch, logs=None):
         original(self, batch, logs)
         if (len(self.history.epoch_ends) + 1, batch + 1) == (epoch, step):
             raise KeyboardInterrupt
 
-    patch.setattr(training._Log, "on_train_batch_end", stop)
+    patch.setattr(training.Log, "on_train_batch_end", stop)
 
 
 def forbid_training(patch):
     def refuse(self, batch, logs=None):
         raise AssertionError("a step was trained")
 
-    patch.setattr(training._Log, "on_train_batch_begin", refuse)
+    patch.setattr(training.Log, "on_train_batch_begin", refuse)
 
 
 def assert_as_undisturbed(phase, model, history):

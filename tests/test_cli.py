@@ -27,7 +27,8 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from multilabel import load_bundle
 from multilabel.cli import main
 
-QUICK = ["--backbone", "cnn", "--weights", "none", "--image-size", "32", "--epochs", "3"]
+# A single split; test_folds.py has the folds.
+QUICK = ["--folds", "0", "--backbone", "cnn", "--weights", "none", "--image-size", "32", "--epochs", "3"]
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
@@ -81,12 +82,15 @@ def bundle(folder: Path) -> Path:
 def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.iterdir()) == [
         "history.csv",
+        "label_issues.csv",
         "loss_curve.png",
         "metrics.json",
         "model.weights.h5",
         "multilabel.json",
         "predictions.csv",
+        "report.html",
         "skipped.csv",
+        "suggested_labels.csv",
     ]
     assert list(csv.reader(io.StringIO((bundle / "skipped.csv").read_text()))) == [
         ["image", "reason"],
@@ -95,6 +99,7 @@ def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
     ]
     history = pd.read_csv(bundle / "history.csv")
     assert list(history.columns) == [
+        "fold",
         "iteration_number",
         "epoch",
         "phase",
@@ -104,17 +109,16 @@ def test_fit_writes_the_whole_bundle(bundle: Path) -> None:
     ]
     assert history["iteration_number"].tolist() == list(range(1, len(history) + 1))
     assert history["validation_loss"].notna().sum() == 3
+    assert history["fold"].isna().all()
     assert json.loads((bundle / "multilabel.json").read_text())["run_name"] == "Test_run"
 
 
 def test_metrics_equal_scikit_learn_on_the_written_predictions(bundle: Path) -> None:
     predictions = pd.read_csv(bundle / "predictions.csv")
     (metrics,) = json.loads((bundle / "metrics.json").read_text())["parts"]
-    thresholds = json.loads((bundle / "multilabel.json").read_text())["thresholds"]
-    for (name, scores), threshold in zip(metrics["attributes"].items(), thresholds, strict=True):
+    for name, scores in metrics["attributes"].items():
         known = predictions[predictions[f"{name}_label"].notna()]
-        y, p = known[f"{name}_label"].astype(int), known[f"{name}_probability"]
-        present = p > threshold["value"]
+        y, p, present = (known[f"{name}_{what}"] for what in ("label", "probability", "present"))
         expected = {
             "precision": precision_score(y, present),
             "recall": recall_score(y, present),
@@ -145,7 +149,8 @@ def test_the_test_part_is_seen_by_nothing_but_the_test(folder: Path, tmp_path: P
         assert predictions["image"].tolist() == [f"{number}.jpg" for number in range(20, 40)]
         metrics = json.loads((out / "metrics.json").read_text())["parts"]
         assert [part["part"] for part in metrics] == ["validation part", "test part"]
-        assert [part["thresholds_tuned_here"] for part in metrics] == [True, False]
+        for key in ("cross_fitted", "ended_training"):
+            assert [part[key] for part in metrics] == [True, False]
         thresholds = json.loads((out / "multilabel.json").read_text())["thresholds"]
         seen = predictions[[name for name in predictions if name.endswith("_probability")]].to_csv()
         return [seen, (out / "history.csv").read_text()], metrics, json.dumps(thresholds)
@@ -168,7 +173,7 @@ def test_a_second_fit_computes_nothing_and_agrees(folder: Path, bundle: Path) ->
     again = run("fit", "--labels", folder / "labels.txt", *QUICK, "--names", "bright,noise", "--out", folder / "again",
                 "--cache", folder / "cache")  # fmt: skip
     assert "Features: 0 computed, 40 stored already" in again.output
-    for name in ("predictions.csv", "history.csv", "metrics.json"):
+    for name in ("predictions.csv", "history.csv", "metrics.json", "label_issues.csv", "suggested_labels.csv"):
         assert (folder / "again" / name).read_text() == (bundle / name).read_text()
 
 
@@ -184,7 +189,7 @@ def test_fit_reports_what_it_left_out_and_what_is_chance(folder: Path) -> None:
     assert "attribute" in result.stdout
     assert "95%" in result.stdout
     assert "chance" in result.stdout
-    assert "The same pictures (validation part) chose the thresholds" in result.stdout
+    assert "The same pictures (validation part) decided when to stop training" in result.stdout
     assert "The bundle is in" in result.stdout
 
 
@@ -473,7 +478,7 @@ def test_60_broken_pictures(folder: Path, bundle: Path, tmp_path: Path) -> None:
 
 def test_a_backbone_trained_from_scratch_serves_what_was_measured(folder: Path, tmp_path: Path) -> None:
     arguments = ["--labels", folder / "labels.txt", "--backbone", "cnn", "--train-backbone", "--image-size", "32x40"]
-    result = run("fit", *arguments, "--epochs", "8", "--out", tmp_path / "model")
+    result = run("fit", *arguments, "--epochs", "8", "--no-calibrate", "--out", tmp_path / "model")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "model" / "model.weights.h5").stat().st_size < 2_000_000  # no optimizer inside
     measured = pd.read_csv(tmp_path / "model" / "predictions.csv")
@@ -582,7 +587,7 @@ def test_the_real_data_through_the_command(shared: Path, tmp_path: Path) -> None
     aimonk = shared / "data" / "aimonk"
     weights = shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"
     arguments = ["fit", "--labels", aimonk / "labels.txt", "--backbone", "mobilenet_v2", "--weights", weights]
-    arguments += ["--cache", tmp_path / "cache", "--out", tmp_path / "model"]
+    arguments += ["--folds", "0", "--no-calibrate", "--cache", tmp_path / "cache", "--out", tmp_path / "model"]
     first = run(*arguments)
     assert first.exit_code == 0, first.output
     assert "the file is absent (3 pictures): image_489.jpg, image_624.jpg, image_875.jpg." in first.stderr

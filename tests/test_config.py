@@ -28,6 +28,7 @@ def test_defaults() -> None:
     config = FitConfig(Path("labels.txt"))
     assert (config.epochs, config.lr, config.patience) == ((200, 10), (1e-3, 1e-4), (10, 5))
     assert (config.augment, config.views, config.precision, config.cnn) == ("none", 1, "float32", CnnShape())
+    assert (config.folds, config.calibrate, config.permutations) == (None, True, 0)
     assert not config.trains_backbone
     assert FitConfig(Path("labels.txt"), tags=("a",)).loss_weights == {}
     assert replace(config) == config  # what it has made of its values it takes again
@@ -61,6 +62,9 @@ def test_what_trains_the_backbone(options: dict[str, Any], expected: bool) -> No
 
 
 NAN, INFINITY = float("nan"), float("inf")
+FOLDS = "expected 0 for a single split, or a whole number from 2 to 100."
+NEEDS_FOLDS = "--permutations trains heads on folds of stored features; it needs --folds."
+FROZEN = "--folds is for a frozen backbone; leave it out where the backbone is trained."
 BELOW_ONE = "expected 0 or more, and less than 1."
 LAYERS = "expected all, none, or how many of the last layers to train."
 IDLE_POS_WEIGHT = (
@@ -78,6 +82,11 @@ IDLE = "would do nothing while the backbone is frozen; add --fine-tune or --trai
             {"test_share": 0.8},
             "--test-share is 0.8; expected 0, or a number that leaves pictures to train on beside --val-share 0.2.",
         ),
+        ({"folds": 1}, f"--folds is 1; {FOLDS}"),
+        ({"folds": -5}, f"--folds is -5; {FOLDS}"),
+        ({"folds": 101}, f"--folds is 101; {FOLDS}"),
+        ({"folds": 2.5}, f"--folds is 2.5; {FOLDS}"),
+        ({"permutations": -1}, "--permutations is -1; expected 0 or more."),
         ({"beta": -1.0}, "--beta is -1.0; expected a number above 0, and at most 100."),
         ({"beta": INFINITY}, "--beta is inf; expected a number above 0, and at most 100."),
         ({"lr": -1.0}, "--lr is -1.0; expected a number above 0, such as 0.001."),
@@ -131,6 +140,19 @@ def test_what_is_out_of_range(value: dict[str, Any], message: str) -> None:
         (
             {"views": 4, "augment": "light", "train_backbone": True},
             "--views is for a frozen backbone; leave out --train-backbone.",
+        ),
+        ({"folds": 5, "fine_tune": "all"}, FROZEN),
+        ({"folds": 2, "train_backbone": True}, FROZEN),
+        ({"permutations": 9, "folds": 0}, NEEDS_FOLDS),
+        ({"permutations": 9, "fine_tune": 3}, NEEDS_FOLDS),
+        ({"permutations": 9, "train_backbone": True}, NEEDS_FOLDS),
+        (
+            {"permutations": 9, "missing": "selective"},
+            "--permutations trains many heads side by side, which --missing selective would mix up.",
+        ),
+        (
+            {"permutations": 9, "missing": "ll-ct"},
+            "--permutations trains many heads side by side, which --missing ll-ct would mix up.",
         ),
         ({"schedule": "cosine"}, f"--schedule {IDLE}."),
         ({"ema": 0.9}, f"--ema {IDLE}."),
@@ -221,3 +243,23 @@ def test_a_pool_has_a_name() -> None:
     with pytest.raises(UsageError) as caught:
         FitConfig(Path("labels.txt"), pool_name=" ")
     assert str(caught.value) == "--pool-name is blank; expected a name for the pooled class, such as other."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"folds": 0, "fine_tune": "all"},
+        {"folds": 2},
+        {"folds": 100},
+        {"permutations": 9},
+        {"permutations": 9, "folds": 3},
+    ],
+)
+def test_folds_that_can_be(options: dict[str, Any]) -> None:
+    assert FitConfig(Path("labels.txt"), **options).folds == options.get("folds")
+
+
+def test_permutations_are_of_attributes() -> None:
+    with pytest.raises(UsageError) as caught:
+        FitConfig(Path("labels.txt"), tags=("a",), permutations=9).check_without_attributes()
+    assert str(caught.value) == ("--permutations would do nothing without attributes, and the labels have only tags.")

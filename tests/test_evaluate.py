@@ -56,7 +56,8 @@ def test_scores_equal_scikit_learn_on_what_infer_says(folder: Path, bundle: Path
     assert "Measured on the pictures of test.csv: 20 pictures, 57 of 60 labels known." in result.stdout
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["part"] == "pictures of test.csv"
-    assert not written["thresholds_tuned_here"]
+    assert not written["cross_fitted"]
+    assert not written["ended_training"]
 
     labels = list(csv.DictReader(io.StringIO((folder / "test.csv").read_text())))
     paths = [folder / "images" / row["image"] for row in labels]

@@ -32,19 +32,16 @@ from multilabel.evaluation import (
 from multilabel.metrics.single import (
     CLASS_SCORES,
     SCORES,
-    bootstrap,
     chance_levels,
     class_chance_levels,
     class_intervals,
+    intervals,
 )
-from multilabel.thresholds import Threshold
+from multilabel.thresholds import Threshold, choose_thresholds, cross_fit_thresholds
 
 HALF = Threshold(0.5, "default", 0)
 NAMES = ("good", "random", "absent", "everywhere", "unknown")
-TUNED_HERE = (
-    "The same pictures (validation part) chose the thresholds and decided when to stop training: "
-    "precision, recall and F1 are flattering, average precision and AUC a little."
-)
+ENDED = "The same pictures (validation part) decided when to stop training: the scores are a little flattering."
 
 
 GENDERS = ("Men", "Women", "Unisex", "Girls")
@@ -67,12 +64,12 @@ def evaluated(**options):
     return evaluate(y, p, NAMES, [HALF] * 5, part="validation part", **{"draws": 200, **options})
 
 
-def judged(auc, positives=40, negatives=60, tuned_here=False, name="attr1"):
+def judged(auc, positives=40, negatives=60, ended_training=False, name="attr1"):
     """An evaluation of one attribute with this AUC."""
     nothing = Score(0.5, 0.4, 0.6, 0.5)
     known = positives + negatives
     scores = AttributeScores(name, known, positives, negatives, HALF, nothing, nothing, nothing, nothing, auc)
-    return Evaluation("validation part", 120, 120, known, tuned_here, (scores,))
+    return Evaluation("validation part", 120, 120, known, True, (scores,), (), ended_training)
 
 
 def example_tag(n=200, learnt=0.5):
@@ -115,12 +112,42 @@ def test_values_equal_scikit_learn_without_the_unknown_cells():
 def test_intervals_and_chance_levels_are_those_of_the_attribute_alone():
     y, p = example()
     for column, score in enumerate(evaluated(seed=7).scores[:2]):
-        intervals = bootstrap(y[:, column], p[:, column], 0.5, draws=200, seed=7)
+        expected = intervals(y[:, column], p[:, column], 0.5, draws=200, seed=7)
         chance = chance_levels(y[:, column], p[:, column] > 0.5)
         for name in SCORES:
             measured = getattr(score, name)
-            assert (measured.low, measured.high, measured.chance) == (*intervals[name], chance[name])
+            assert (measured.low, measured.high, measured.chance) == (*expected[name], chance[name])
             assert measured.low <= measured.value <= measured.high
+
+
+def test_cross_fitted_calls_are_what_is_scored():
+    y, p = example()
+    present, spreads = cross_fit_thresholds(y, p, np.arange(len(y)) % 5, choose_thresholds)
+    thresholds = [Threshold(0.5, "tuned", 10, spread) for spread in spreads]
+    evaluation = evaluate(y, p, NAMES, thresholds, present=present, part="training part, out of fold", draws=200)
+    assert evaluation.cross_fitted
+    assert verdicts(evaluation)[-1].startswith("unknown cannot be judged")  # nothing flatters
+    for column, score in enumerate(evaluation.scores[:2]):
+        known = y[:, column] != -1
+        truth, called = y[known, column], present[known, column]
+        assert score.precision.value == pytest.approx(precision_score(truth, called))
+        assert score.recall.value == pytest.approx(recall_score(truth, called))
+        assert score.f1.value == pytest.approx(f1_score(truth, called))
+        assert score.roc_auc.value == pytest.approx(roc_auc_score(truth, p[known, column]))
+        assert score.recall.chance == called.mean()
+        expected = intervals(y[:, column], p[:, column], present[:, column], spread=spreads[column], draws=200)
+        assert (score.f1.low, score.f1.high) == expected["f1"]
+        settled = intervals(y[:, column], p[:, column], present[:, column], draws=200)
+        assert score.recall.high - score.recall.low > settled["recall"][1] - settled["recall"][0]
+
+
+def test_calls_that_do_not_fit_are_refused():
+    y, p = example(3)
+    with pytest.raises(DataError) as error:
+        evaluate(y, p, NAMES, [HALF] * 5, present=np.ones((3, 1), bool), part="validation part")
+    assert str(error.value) == (
+        "Labels of shape (3, 5) and calls of shape (3, 1) do not fit: give (n, attributes) twice."
+    )
 
 
 def test_each_attribute_is_measured_with_its_own_threshold():
@@ -158,7 +185,7 @@ def test_the_verdicts_of_an_example_are_exact():
     auc = evaluated().scores[1].roc_auc
     y, _ = example()
     counts = (y != -1).sum(axis=0)
-    assert verdicts(evaluated(thresholds_tuned_here=False)) == [
+    assert verdicts(evaluated()) == [
         f"random is not better than chance: its AUC of {auc.value:.2f} has the 95% interval {auc.low:.2f} to "
         f"{auc.high:.2f}, which includes 0.5 (what a model that ignores the picture scores).",
         f"absent cannot be judged: none of its {counts[2]} known labels in the validation part is positive, and it "
@@ -167,7 +194,7 @@ def test_the_verdicts_of_an_example_are_exact():
         "takes at least 5.",
         "unknown cannot be judged: none of its labels in the validation part is known.",
     ]
-    assert verdicts(evaluated())[-1] == TUNED_HERE
+    assert verdicts(evaluated(ended_training=True)) == [*verdicts(evaluated()), ENDED]
 
 
 @pytest.mark.parametrize(
@@ -210,19 +237,18 @@ def test_an_attribute_that_is_not_better_than_chance_is_named(evaluation, expect
     assert not evaluation.scores[0].better_than_chance
 
 
-@pytest.mark.parametrize("tuned_here", [True, False])
-def test_a_good_attribute_with_enough_labels_needs_no_warning(tuned_here):
-    evaluation = judged(Score(0.7, 0.51, 0.8, 0.5), positives=10, negatives=10, tuned_here=tuned_here)
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_good_attribute_with_enough_labels_needs_no_warning(ended):
+    evaluation = judged(Score(0.7, 0.51, 0.8, 0.5), positives=10, negatives=10, ended_training=ended)
     assert evaluation.scores[0].better_than_chance
-    assert verdicts(evaluation) == ([TUNED_HERE] if tuned_here else [])
+    assert verdicts(evaluation) == ([ENDED] if ended else [])
 
 
 def test_a_good_attribute_with_few_labels_of_a_class_comes_with_a_caution():
-    evaluation = judged(Score(1.0, 1.0, 1.0, 0.5), positives=9, negatives=100, tuned_here=False)
+    evaluation = judged(Score(1.0, 1.0, 1.0, 0.5), positives=9, negatives=100)
     assert evaluation.scores[0].better_than_chance
     assert verdicts(evaluation) == [
-        "attr1 has only 9 positive labels in the validation part: "
-        "its true scores may lie further away than the intervals say."
+        "attr1 has only 9 positive labels in the validation part: a few other pictures could change its scores much."
     ]
 
 
@@ -231,31 +257,48 @@ def test_random_probabilities_are_rarely_called_better_than_chance():
     y = np.repeat(np.array([1, 0], np.int8), [5, 60])[:, None].repeat(300, axis=1)
     names = [f"attr{k}" for k in range(300)]
     evaluation = evaluate(y, rng.random(y.shape), names, [HALF] * 300, part="validation part", draws=200)
-    assert sum(score.better_than_chance for score in evaluation.scores) / 300 < 0.08
+    assert sum(score.better_than_chance for score in evaluation.scores) / 300 < 0.04
 
 
 def test_the_json_is_strict_and_says_everything():
     evaluation = evaluated()
     written = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert written == evaluation.to_json()
-    assert {key: written[key] for key in ("part", "pictures", "cells", "known", "thresholds_tuned_here")} == {
+    assert {key: written[key] for key in ("part", "pictures", "cells", "known", "cross_fitted", "ended_training")} == {
         "part": "validation part",
         "pictures": 200,
         "cells": 1000,
         "known": evaluation.known,
-        "thresholds_tuned_here": True,
+        "cross_fitted": False,
+        "ended_training": False,
     }
     assert written["macro_f1"] == evaluation.macro_f1
     assert written["left_out_of_macro_f1"] == ["absent", "everywhere", "unknown"]
     assert written["verdicts"] == verdicts(evaluation)
     assert list(written["attributes"]) == list(NAMES)
     good, auc = written["attributes"]["good"], evaluation.scores[0].roc_auc
-    assert good["threshold"] == {"value": 0.5, "source": "default", "positives": 0}
+    assert good["threshold"] == {"value": 0.5, "source": "default", "positives": 0, "spread": None}
+    assert (good["cells"], good["p_value"]) == (200, None)
     assert good["better_than_chance"] is True
     assert good["known"] == evaluation.scores[0].known == good["positives"] + good["negatives"]
     assert good["roc_auc"] == {"value": auc.value, "low": auc.low, "high": auc.high, "chance": 0.5}
     assert written["attributes"]["absent"]["roc_auc"] == {"value": None, "low": None, "high": None, "chance": 0.5}
     assert written["attributes"]["unknown"]["f1"] == {"value": None, "low": None, "high": None, "chance": None}
+
+
+def test_the_json_has_spreads_and_p_values():
+    thresholds = [Threshold(0.5, "tuned", 10, (0.25, 0.75))] * 5
+    y, p = example()
+    evaluation = evaluate(y, p, NAMES, thresholds, part="all", cross_fitted=True, ended_training=True, draws=50)
+    tested = evaluation.with_p_values([0.001, 0.5, math.nan, math.nan, math.nan])
+    assert [scores.p_value for scores in tested.scores] == [0.001, 0.5, None, None, None]
+    assert [scores.p_value for scores in evaluation.scores] == [None] * 5
+    written = json.loads(json.dumps(tested.to_json(), allow_nan=False))
+    assert written == tested.to_json()
+    assert (written["cross_fitted"], written["ended_training"]) == (True, True)
+    good = written["attributes"]["good"]
+    assert good["threshold"] == {"value": 0.5, "source": "tuned", "positives": 10, "spread": [0.25, 0.75]}
+    assert [written["attributes"][name]["p_value"] for name in NAMES] == [0.001, 0.5, None, None, None]
 
 
 def test_evaluating_twice_gives_equal_results():
@@ -348,8 +391,10 @@ def test_the_json_of_a_tag_is_strict_and_says_everything():
     assert written == evaluation.to_json()
     assert list(written["tags"]) == ["gender", "unknown"]
     gender = written["tags"]["gender"]
-    assert list(gender) == ["known", "better_than_chance", "accuracy", "macro_f1", "top3_accuracy", "classes"]
-    assert (gender["known"], gender["better_than_chance"]) == (scores.known, True)
+    keys = ["known", "cells", "better_than_chance", "p_value", "accuracy", "macro_f1", "top3_accuracy", "classes"]
+    assert list(gender) == keys
+    assert (gender["known"], gender["cells"], gender["better_than_chance"]) == (scores.known, 200, True)
+    assert gender["p_value"] is None
     accuracy = scores.accuracy
     assert gender["accuracy"] == {
         "value": accuracy.value,
@@ -431,25 +476,22 @@ def test_a_good_tag_with_few_labels_of_some_classes_comes_with_a_caution():
     ]
 
 
-def test_sentences_on_attributes_come_before_those_on_tags_and_what_flatters_last():
+def test_what_is_not_better_than_chance_comes_first_and_what_flatters_last():
     y, p = example_tag(learnt=0.0)
-    evaluation = evaluated(tags=[evaluate_tag(y, p, "gender", GENDERS)])
+    evaluation = evaluated(tags=[evaluate_tag(y, p, "gender", GENDERS)], ended_training=True)
     names = [sentence.split()[0] for sentence in verdicts(evaluation)]
-    assert names == ["random", "absent", "everywhere", "unknown", "gender", "The"]
-    assert verdicts(evaluation)[-1] == (
-        "The same pictures (validation part) chose the thresholds and decided when to stop training: "
-        "precision, recall and F1 are flattering, average precision, AUC and the scores of tags a little."
-    )
+    assert names == ["random", "gender", "absent", "everywhere", "unknown", "The"]
+    assert verdicts(evaluation)[-1] == ENDED
     assert evaluation.to_json()["verdicts"] == verdicts(evaluation)
 
 
-def test_without_attributes_there_are_no_thresholds_that_flatter():
+def test_tags_alone_are_flattered_by_the_end_of_training_alone():
     nothing = np.empty((200, 0))
-    options = {"tags": [tag()], "part": "validation part"}
-    assert verdicts(evaluate(nothing, nothing, [], [], **options)) == [
-        "The same pictures (validation part) decided when to stop training: the scores are a little flattering."
-    ]
-    assert verdicts(evaluate(nothing, nothing, [], [], **options, thresholds_tuned_here=False)) == []
+    options = {"tags": [tag()], "part": "validation part", "present": nothing.astype(bool)}
+    evaluation = evaluate(nothing, nothing, [], [], **options, ended_training=True)
+    assert evaluation.cross_fitted
+    assert verdicts(evaluation) == [ENDED]
+    assert verdicts(evaluate(nothing, nothing, [], [], **options)) == []
 
 
 @pytest.mark.parametrize("always", [True, False], ids=["always the most common class", "random"])

@@ -20,7 +20,20 @@ from multilabel.losses import missing
 
 FLOORS = [
     {"errors", "config", "columns", "formats", "labels", "splits", "images"},
-    {"metrics.masked", "metrics.single", "thresholds"},
+    {
+        "metrics.masked",
+        "metrics.single",
+        "thresholds",
+        "calibration",
+        "label_errors",
+        "duplicates",
+        "page",
+        "charts",
+        "charts.bars",
+        "charts.heatmaps",
+        "charts.lines",
+        "charts.svg",
+    },
     {
         "losses",
         "losses.asl",
@@ -38,9 +51,33 @@ FLOORS = [
         "backbones",
         "augment",
     },
-    {"features", "checkpoints", "training", "bundle"},
-    {"inference", "evaluation", "report", "tables", "dataset", "phases"},
-    {"pipeline", "cli", "__main__", "__init__", "metrics"},  # `metrics` is a door: it imports when a name is used
+    {"features", "checkpoints", "training", "head_training", "stopping", "bundle"},
+    {
+        "crossfit",
+        "held_out",
+        "permutation",
+        "inference",
+        "explain",
+        "sheet",
+        "evaluation",
+        "report",
+        "tables",
+        "dataset",
+        "phases",
+        "findings",
+        "inspection",
+        "inspection_page",
+        "report_page",
+        "report_page.cells",
+        "report_page.classes",
+        "report_page.curves",
+        "report_page.learning",
+        "report_page.pictures",
+        "report_page.scores",
+        "report_page.words",
+    },
+    # `metrics` is a door: it imports when a name is used
+    {"pipeline", "tuning", "cli", "__main__", "__init__", "metrics"},
 ]
 PACKAGE = Path(multilabel.__file__).parent
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

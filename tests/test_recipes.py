@@ -21,12 +21,15 @@ RECIPES = sorted(path.stem for path in EXAMPLES.glob("*.sh"))
 COLUMNS = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")
 BUNDLE = {
     "history.csv",
+    "label_issues.csv",
     "loss_curve.png",
     "metrics.json",
     "model.weights.h5",
     "multilabel.json",
     "predictions.csv",
+    "report.html",
     "skipped.csv",
+    "suggested_labels.csv",
 }
 
 

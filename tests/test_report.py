@@ -51,7 +51,7 @@ def test_the_table_of_one_attribute():
         known=1234,
         positives=7,
         negatives=1227,
-        threshold=Threshold(0.0625, "shared", 7),
+        threshold=Threshold(0.0625, "shared", 7, (0.05, 0.4567)),
         precision=Score(0.5, 0.25, 0.754, 0.01),
         recall=Score(1.0, 0.996, 1.0, 0.5),
         f1=Score(0.667, 0.4, 0.8, 0.02),
@@ -60,16 +60,25 @@ def test_the_table_of_one_attribute():
     )
     assert score_table(Evaluation("validation part", 2000, 4000, 1234, True, (scores,))).splitlines() == [
         "Measured on the validation part: 2,000 pictures, 1,234 of 4,000 labels known.",
-        "Below each score: its 95% interval, and what chance scores.",
+        "Below each score: its 95% interval, and what chance scores. Below each threshold: those of the folds.",
         "",
-        "attribute   known  positives  threshold           precision    recall        F1        AP       AUC",
-        "hat          1234          7     0.062*  score         0.50      1.00      0.67      0.33      0.88",
-        "                                         95%      0.25-0.75 1.00-1.00 0.40-0.80 0.10-0.60  0.75-n/a",
-        "                                         chance        0.01      0.50      0.02      0.01      0.50",
+        "attribute      known  positives    threshold           precision    recall        F1        AP       AUC",
+        "hat        1234/2000          7       0.062*  score         0.50      1.00      0.67      0.33      0.88",
+        "                                 0.050-0.457  95%      0.25-0.75 1.00-1.00 0.40-0.80 0.10-0.60  0.75-n/a",
+        "                                              chance        0.01      0.50      0.02      0.01      0.50",
         "",
         "Macro F1 0.67, the mean over 1 of 1 attributes.",
-        "*  too few positives for a threshold of its own: the one that suits all attributes together.",
+        "*  the threshold that suits all attributes together: wanted so, or for want of its own positives.",
     ]
+
+
+def test_p_values_stand_beside_the_scores(evaluation):
+    tested = evaluation.with_p_values([0.0004, 0.1234, math.nan])
+    plain, lines = score_table(evaluation).splitlines(), score_table(tested).splitlines()
+    assert lines[3] == plain[3] + "   p-value"
+    assert [lines[row][len(plain[row]) :].strip() for row in (4, 7, 10)] == ["<0.001", "0.123", "n/a"]
+    others = [row for row in range(len(plain)) if row not in (3, 4, 7, 10)]
+    assert [lines[row] for row in others] == [plain[row] for row in others]
 
 
 def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
@@ -79,7 +88,7 @@ def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
     assert (empty, blank, len(lines)) == ("", "", 9)
     left_out = "left out, for want of one class: a quite long name, unknown"
     assert macro == f"Macro F1 {two_decimals(evaluation.macro_f1)}, the mean over 1 of 3 attributes; {left_out}."
-    assert note.startswith("*  too few positives")
+    assert note.startswith("*  the threshold that suits all")
     assert note_of_default == "** no positives to choose a threshold by: 0.5."
     assert len({len(line) for line in [header, *lines]}) == 1
     for number, scores in enumerate(evaluation.scores):
@@ -89,7 +98,7 @@ def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
         mark = {"a quite long name": "*", "unknown": "**"}.get(scores.attribute, "")
         assert name.rstrip() == scores.attribute
         threshold = f"{scores.threshold.value:.3f}{mark}"
-        assert rest.split()[:4] == [str(scores.known), str(scores.positives), threshold, "score"]
+        assert rest.split()[:4] == [f"{scores.known}/60", str(scores.positives), threshold, "score"]
         assert interval.split()[0] == "95%"
         assert chance.split()[0] == "chance"
         assert [cell.strip() for cell in cut_out(value, header)] == [two_decimals(score.value) for score in columns]
@@ -103,7 +112,7 @@ def test_every_number_of_an_evaluation_is_in_its_place(evaluation):
 def test_what_is_undefined_is_not_a_number_from_nowhere(evaluation):
     lines = score_table(evaluation).splitlines()
     header, unknown = lines[3], lines[10:13]
-    assert unknown[0].split()[:4] == ["unknown", "0", "0", "0.500**"]
+    assert unknown[0].split()[:4] == ["unknown", "0/60", "0", "0.500**"]
     assert set(cut_out(unknown[0], header)[-1].split()) == {"n/a"}
     assert "nan" not in "\n".join(lines)
 
@@ -123,13 +132,13 @@ def test_nothing_to_score():
 # --- tags
 
 TAG_TABLE = [
-    "tag                 known     classes               accuracy     macro F1        top 3",
-    "gender               1234           2  score           0.954        0.941        1.000",
-    "                                       95%       0.950-0.958  0.930-0.952  1.000-1.000",
-    "                                       chance          0.512        0.339        1.000",
-    "a quite long name       5     1 of 12  score           0.200        0.333        0.600",
-    "                                       95%               n/a          n/a          n/a",
-    "                                       chance          1.000        1.000        1.000",
+    "tag                    known     classes               accuracy     macro F1        top 3",
+    "gender             1234/2000           2  score           0.954        0.941        1.000",
+    "                                          95%       0.950-0.958  0.930-0.952  1.000-1.000",
+    "                                          chance          0.512        0.339        1.000",
+    "a quite long name     5/2000     1 of 12  score           0.200        0.333        0.600",
+    "                                          95%               n/a          n/a          n/a",
+    "                                          chance          1.000        1.000        1.000",
 ]
 
 
@@ -164,9 +173,19 @@ def test_the_table_of_tags_alone():
 
 
 def test_the_table_of_attributes_is_the_same_with_tags_below(evaluation):
+    evaluation = replace(evaluation, pictures=2000)
     alone = score_table(evaluation)
     both = score_table(replace(evaluation, tags=(GENDER, LONG)))
     assert both == "\n".join([alone, "", *TAG_TABLE, "", "Mean accuracy 0.577, the mean over 2 tags."])
+
+
+def test_p_values_of_tags():
+    evaluation = Evaluation("test part", 2000, 4000, 1239, False, (), (replace(GENDER, p_value=0.5), LONG))
+    lines = score_table(evaluation).splitlines()[3:]
+    assert lines[0] == TAG_TABLE[0] + "   p-value"
+    assert lines[1] == TAG_TABLE[1] + "     0.500"
+    assert lines[4] == TAG_TABLE[4] + "       n/a"
+    assert [lines[row] for row in (2, 3, 5, 6)] == [TAG_TABLE[row] for row in (2, 3, 5, 6)]
 
 
 def test_a_tag_without_labels_is_left_out_of_the_mean():
@@ -174,7 +193,7 @@ def test_a_tag_without_labels_is_left_out_of_the_mean():
     unknown = tag_scores("season", (0, 0), undefined, undefined, undefined)
     lines = score_table(Evaluation("test part", 2000, 4000, 1234, False, (), (GENDER, unknown))).splitlines()
     assert lines[-1] == "Mean accuracy 0.954, the mean over 1 tag; left out, for want of known labels: season."
-    assert lines[7].split() == ["season", "0", "0", "of", "2", "score", "n/a", "n/a", "n/a"]
+    assert lines[7].split() == ["season", "0/2000", "0", "of", "2", "score", "n/a", "n/a", "n/a"]
 
 
 # --- the loss curve
@@ -192,6 +211,18 @@ def test_the_figure_shows_the_history():
     assert len({line.get_color() for line in axes.lines}) == 3
     assert axes.get_ylim()[0] == 0
     assert axes.get_ylim()[1] > 0.9
+
+
+def test_folds_have_a_validation_loss_each():
+    kept = replace(HISTORY, validation_loss=[], validation_accuracy=[])
+    folds = [replace(HISTORY, validation_loss=[0.7, 0.6, 0.5 + number], epoch_ends=[1, 2, 3]) for number in range(2)]
+    (axes,) = loss_figure(kept, "run 7", folds).axes
+    _, *validation, _ = axes.lines
+    for number, line in enumerate(validation):
+        assert line.get_xydata().tolist() == [[1, 0.7], [2, 0.6], [3, 0.5 + number]]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["training loss", "validation loss of the 2 folds", "weights kept (epoch 2)"]
+    assert len({line.get_color() for line in validation}) == 1
 
 
 def test_a_dotted_line_marks_where_fine_tuning_begins():

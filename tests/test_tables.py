@@ -29,24 +29,27 @@ TABLE = LabelTable(
 LOGIT = LogitHead(("hat", "scarf"), (1.0, 1.0), coverage=1.0, name="attributes")
 COLOUR = SoftmaxHead("colour", ("blue", "None", "red"), name="tag1_colour")
 YEAR = SoftmaxHead("year", ("2011", "2012"), name="tag2_year")
+OF_VALIDATION = {
+    "attributes": np.array([[0.9, 0.125], [0.5, 0.25]]),
+    "tag1_colour": np.array([[0.25, 0.5, 0.25], [0.125, 0.125, 0.75]]),
+    "tag2_year": np.array([[0.5, 0.5], [0.25, 0.75]]),
+}
+RAW = {name: np.full_like(p, 0.125) for name, p in OF_VALIDATION.items()}  # before calibration: not for the table
 VALIDATION = HeldOut(
     "validation",
     np.array([3, 0]),
-    {
-        "attributes": np.array([[0.9, 0.125], [0.5, 0.25]]),
-        "tag1_colour": np.array([[0.25, 0.5, 0.25], [0.125, 0.125, 0.75]]),
-        "tag2_year": np.array([[0.5, 0.5], [0.25, 0.75]]),
-    },
+    OF_VALIDATION,
+    RAW,
+    folds=np.array([0, 4]),
+    shipped=RAW,
+    present=np.array([[True, False], [False, True]]),
 )
-TEST = HeldOut(
-    "test",
-    np.array([2]),
-    {
-        "attributes": np.array([[0.0, 1.0]]),
-        "tag1_colour": np.array([[1.0, 0.0, 0.0]]),
-        "tag2_year": np.array([[1e-9, 1 - 1e-9]]),
-    },
-)
+OF_TEST = {
+    "attributes": np.array([[0.0, 1.0]]),
+    "tag1_colour": np.array([[1.0, 0.0, 0.0]]),
+    "tag2_year": np.array([[1e-9, 1 - 1e-9]]),
+}
+TEST = HeldOut("test", np.array([2]), OF_TEST, OF_TEST, present=np.array([[False, True]]))
 HISTORY = History(
     training_loss=[0.9, 0.7, 0.8, 0.5, 0.4, 0.3, 0.2],
     validation_loss=[0.75, 0.6, 0.65],
@@ -55,6 +58,24 @@ HISTORY = History(
     phase_ends=[1, 3],
     best_epoch=2,
 )
+HISTORY_COLUMNS = [
+    "fold",
+    "iteration_number",
+    "epoch",
+    "phase",
+    "training_loss",
+    "validation_loss",
+    "validation_accuracy",
+]
+HISTORY_ROWS = [
+    ["1", "1", "1", "0.9", "", ""],
+    ["2", "1", "1", "0.7", "0.75", "0.5"],
+    ["3", "2", "2", "0.8", "", ""],
+    ["4", "2", "2", "0.5", "0.6", "0.75"],
+    ["5", "3", "2", "0.4", "", ""],
+    ["6", "3", "2", "0.3", "", ""],
+    ["7", "3", "2", "0.2", "0.65", "0.625"],
+]
 
 
 def as_text(table: pd.DataFrame) -> list[list[str]]:
@@ -63,15 +84,21 @@ def as_text(table: pd.DataFrame) -> list[list[str]]:
 
 
 def test_predictions_of_attributes_and_tags() -> None:
-    """Labels come from the rows that the part names, probabilities in the part's own order; unknown is blank."""
+    """Labels come from the rows that the part names, the rest in the part's own order; unknown and no fold are blank.
+
+    Folds count from 1, and what is called present is told, not computed: at 0.5 the hat is, or is not.
+    """
     header, *rows = as_text(predictions_table(TABLE, NAMES, [LOGIT, COLOUR, YEAR], [VALIDATION, TEST]))
     assert header == [
         "image",
         "part",
+        "fold",
         "hat_label",
         "scarf_label",
         "hat_probability",
         "scarf_probability",
+        "hat_present",
+        "scarf_present",
         "colour_label",
         "colour_class",
         "colour_probability",
@@ -80,16 +107,16 @@ def test_predictions_of_attributes_and_tags() -> None:
         "year_probability",
     ]
     assert rows == [
-        ["e.jpg", "validation", "1", "0", "0.9", "0.125", "None", "None", "0.5", "2012", "2011", "0.5"],
-        ["a.jpg", "validation", "1", "", "0.5", "0.25", "red", "red", "0.75", "2011", "2012", "0.75"],
-        ["sub/c d.jpg", "test", "", "", "0.0", "1.0", "blue", "blue", "1.0", "", "2012", "0.999999999"],
+        ["e.jpg", "validation", "1", *"10", "0.9", "0.125", *"10", "None", "None", "0.5", "2012", "2011", "0.5"],
+        ["a.jpg", "validation", "5", "1", "", "0.5", "0.25", *"01", "red", "red", "0.75", "2011", "2012", "0.75"],
+        ["sub/c d.jpg", "test", "", "", "", "0.0", "1.0", *"01", "blue", "blue", "1.0", "", "2012", "0.999999999"],
     ]
 
 
 @pytest.mark.parametrize(("heads", "first"), [([LOGIT], "hat_label"), ([COLOUR], "colour_label")])
 def test_predictions_of_one_kind(heads: list[LogitHead | SoftmaxHead], first: str) -> None:
     header, *rows = as_text(predictions_table(TABLE, NAMES, heads, [VALIDATION]))
-    assert header[:3] == ["image", "part", first]
+    assert header[:4] == ["image", "part", "fold", first]
     assert [row[0] for row in rows] == ["e.jpg", "a.jpg"]
 
 
@@ -110,8 +137,9 @@ def test_the_likeliest_class_is_the_one_of_the_greatest_probability(data: st.Dat
         images, np.empty((count, 0), np.int8), (), tags=TABLE.tags[:1], tag_y=np.array(labels, np.int16)[:, np.newaxis]
     )
     rows = np.array(data.draw(st.permutations(range(count))))
-    written = predictions_table(table, images, [COLOUR], [HeldOut("validation", rows, {"tag1_colour": p[rows]})])
-    for image, label, said, probability in written.drop(columns="part").itertuples(index=False):
+    of_rows = {"tag1_colour": p[rows]}
+    written = predictions_table(table, images, [COLOUR], [HeldOut("validation", rows, of_rows, of_rows)])
+    for image, label, said, probability in written.drop(columns=["part", "fold"]).itertuples(index=False):
         row = int(image)
         assert pd.isna(label) if labels[row] < 0 else label == COLOUR.classes[labels[row]]
         assert said == max(zip(p[row], (0, -1, -2), COLOUR.classes, strict=True))[2]  # of equals, the first
@@ -121,15 +149,20 @@ def test_the_likeliest_class_is_the_one_of_the_greatest_probability(data: st.Dat
 def test_history_has_a_row_for_each_iteration() -> None:
     """What was measured after an epoch stands in the row of its last iteration; epochs and phases count from 1."""
     header, *rows = as_text(history_table(HISTORY))
-    assert header == ["iteration_number", "epoch", "phase", "training_loss", "validation_loss", "validation_accuracy"]
+    assert header == HISTORY_COLUMNS
+    assert rows == [["", *row] for row in HISTORY_ROWS]
+
+
+def test_the_history_of_the_folds_comes_before_that_of_the_model() -> None:
+    """The model that is kept learnt from all of the training part, so that nothing was left to measure."""
+    alone = History(training_loss=[0.6, 0.1], epoch_ends=[1, 2], phase_ends=[2], best_epoch=2)
+    short = History([0.5], [0.25], [1.0], [1], [1], 1)
+    _, *rows = as_text(history_table(alone, [HISTORY, short]))
     assert rows == [
-        ["1", "1", "1", "0.9", "", ""],
-        ["2", "1", "1", "0.7", "0.75", "0.5"],
-        ["3", "2", "2", "0.8", "", ""],
-        ["4", "2", "2", "0.5", "0.6", "0.75"],
-        ["5", "3", "2", "0.4", "", ""],
-        ["6", "3", "2", "0.3", "", ""],
-        ["7", "3", "2", "0.2", "0.65", "0.625"],
+        *(["1", *row] for row in HISTORY_ROWS),
+        ["2", "1", "1", "1", "0.5", "0.25", "1.0"],
+        ["", "1", "1", "1", "0.6", "", ""],
+        ["", "2", "2", "1", "0.1", "", ""],
     ]
 
 
@@ -173,7 +206,7 @@ def test_all_tables_are_written(tmp_path: Path) -> None:
     )
     predictions = predictions_table(TABLE, NAMES, [LOGIT, COLOUR, YEAR], [VALIDATION, TEST])
     skipped = [("gone.jpg", "no such file"), ("café, au lait.jpg", 'not a "picture"')]
-    write_tables(tmp_path, [evaluation], HISTORY, predictions, skipped)
+    write_tables(tmp_path, [evaluation], history_table(HISTORY), predictions, skipped)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "history.csv",
         "metrics.json",
@@ -192,6 +225,6 @@ def test_all_tables_are_written(tmp_path: Path) -> None:
 
 
 def test_nothing_left_out_is_a_header_alone(tmp_path: Path) -> None:
-    write_tables(tmp_path, [], HISTORY, predictions_table(TABLE, NAMES, [YEAR], [VALIDATION]), [])
+    write_tables(tmp_path, [], history_table(HISTORY), predictions_table(TABLE, NAMES, [YEAR], [VALIDATION]), [])
     assert (tmp_path / "skipped.csv").read_text() == "image,reason\n"
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"parts": []}

@@ -32,15 +32,20 @@ SHAPES = ("disc", "square")
 COUNT = 60
 BUNDLE = [
     "history.csv",
+    "label_issues.csv",
     "loss_curve.png",
     "metrics.json",
     "model.weights.h5",
     "multilabel.json",
     "predictions.csv",
+    "report.html",
     "skipped.csv",
+    "suggested_labels.csv",
 ]
-CNN = ["--backbone", "cnn", "--filters", "4,8", "--image-size", "32"]
-TINY = [*CNN, "--weights", "none", "--epochs", "2"]
+PLAIN = ["--no-calibrate"]  # what was measured is what is served, to the last digit; test_folds.py has the rest
+SINGLE = ["--folds", "0", *PLAIN]  # with a frozen backbone
+CNN = ["--backbone", "cnn", "--filters", "4,8", "--image-size", "32", *PLAIN]
+TINY = [*CNN, "--weights", "none", "--folds", "0", "--epochs", "2"]
 BOTH_TAGS = ["--tags", "colour,shape"]
 
 
@@ -327,8 +332,10 @@ def test_attributes_and_tags_in_one_model(mixed_bundle: Path, folder: Path) -> N
     assert list(read_csv(mixed_bundle / "predictions.csv")) == [
         "image",
         "part",
+        "fold",
         "bright_label",
         "bright_probability",
+        "bright_present",
         *(f"{tag}_{what}" for tag in ("colour", "shape") for what in ("label", "class", "probability")),
     ]
     parts = read_json(mixed_bundle / "metrics.json")["parts"]
@@ -648,7 +655,7 @@ def test_the_last_layers_alone_are_fine_tuned(mixed: Path, mixed_bundle: Path, f
 def test_fine_tuning_that_spoils_the_model_is_not_kept(mixed: Path, folder: Path, tmp_path: Path) -> None:
     """A learning rate far too high: the bundle is that of the heads on the frozen backbone."""
     arguments = [*CNN, "--weights", "none", *BOTH_TAGS, "--cache", folder / "cache"]
-    fit(mixed, tmp_path / "frozen", *arguments, "--epochs", "3")
+    fit(mixed, tmp_path / "frozen", *arguments, "--epochs", "3", *SINGLE)
     result = fit(mixed, tmp_path / "spoiled", *arguments, "--fine-tune", "all", "--epochs", "3,1", "--lr", "1e-3,0.5")
     kept = "and its weights are not kept: those of epoch 3, of the heads on the frozen backbone, are."
     assert kept in result.stderr
@@ -742,7 +749,7 @@ def test_tensorboard_without_a_folder_to_write_to(mixed: Path, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("layers", ["all", "20"])
 def test_mobilenet_is_fine_tuned(layers: str, mixed: Path, folder: Path, tmp_path: Path) -> None:
-    arguments = ["--backbone", "mobilenet_v2", "--weights", "none", "--image-size", "32", "--epochs", "1,1"]
+    arguments = ["--backbone", "mobilenet_v2", "--weights", "none", "--image-size", "32", "--epochs", "1,1", *PLAIN]
     fit(mixed, tmp_path / "out", *arguments, "--fine-tune", layers, *BOTH_TAGS, "--cache", tmp_path / "cache")
     assert phases_of(tmp_path / "out") == [1, 2]
     assert_served_equals_measured(tmp_path / "out", folder / "images", ["colour", "shape"], ["bright"])
@@ -757,7 +764,7 @@ def test_the_backbone_of_an_earlier_bundle(mixed: Path, folder: Path, tmp_path: 
     arguments = ["--labels", mixed, "--attributes", "bright", "--epochs", "1", "--cache", folder / "cache"]
     result = run("fit", *arguments, *TRAINED[:-1], "1", "--tags", "colour", "--out", trained)
     assert result.exit_code == 0, result.output
-    second = [*arguments, "--tags", "shape", "--weights", trained, "--out", tmp_path / "second"]
+    second = [*arguments, *SINGLE, "--tags", "shape", "--weights", trained, "--out", tmp_path / "second"]
     result = run("fit", *second, "--backbone", "cnn", "--image-size", "40x48")
     assert result.exit_code == 0, result.output
     assert "random weights" not in result.stderr
@@ -817,7 +824,7 @@ def test_an_attribute_is_a_tag_of_two_classes(attribute: str, root: Path, tmp_pa
     labels = write_table(tmp_path / "labels.csv", facts, image="{id}")
     arguments = ["--images", root / "data" / "images", "--cache", tmp_path / "cache", "--val-share", "0.4"]
     arguments += ["--backbone", "cnn", "--weights", "none", "--filters", "16,32,64", "--image-size", "80x64"]
-    arguments += ["--epochs", "60", "--patience", "60", "--batch-size", "128", "--lr"]
+    arguments += ["--epochs", "60", "--patience", "60", "--batch-size", "128", *SINGLE, "--lr"]
     fit(labels, tmp_path / "attribute", *arguments, "2e-2")
     fit(labels, tmp_path / "tag", *arguments, "1e-2", "--tags", attribute)
     of_attribute, of_tag = (pd.read_csv(tmp_path / kind / "predictions.csv") for kind in ("attribute", "tag"))
@@ -849,7 +856,7 @@ def test_real_tags_are_better_than_chance(shared: Path, tmp_path: Path) -> None:
     tags = ["gender", "masterCategory", "subCategory"]
     arguments = ["--images", fashion / "images", "--tags", ",".join(tags), "--min-share", "0.01", "--rare", "drop"]
     arguments += ["--backbone", "mobilenet_v2", "--weights", weights, "--image-size", "96x72", "--test-share", "0.25"]
-    fit(labels, tmp_path / "out", *arguments, "--cache", tmp_path / "cache")
+    fit(labels, tmp_path / "out", *arguments, *SINGLE, "--cache", tmp_path / "cache")
     assert_metrics_equal_scikit_learn(tmp_path / "out", tags)
     test_part = read_json(tmp_path / "out" / "metrics.json")["parts"][1]
     assert {tag: scores["better_than_chance"] for tag, scores in test_part["tags"].items()} == dict.fromkeys(tags, True)

@@ -1,4 +1,4 @@
-"""Thresholds are the exact maximum of F-beta, by an oracle that tries every cut."""
+"""Thresholds are the exact maximum of F-beta, or keep a precision, by oracles that try every cut."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score, fbeta_score
 
-from multilabel.errors import DataError
-from multilabel.thresholds import Threshold, apply_thresholds, best_threshold, choose_thresholds
+from multilabel.errors import DataError, UsageError
+from multilabel.thresholds import (
+    Threshold,
+    apply_thresholds,
+    best_threshold,
+    choose_thresholds,
+    cross_fit_thresholds,
+    precise_threshold,
+)
 
 LOWEST = np.float32(0.3)
 NEXT = np.nextafter(LOWEST, np.float32(1))
@@ -161,3 +169,166 @@ def test_tuned_f1_is_never_below_that_of_one_half():
     y, p = rng.integers(0, 2, (100, 5)).astype(np.int8), rng.random((100, 5))
     tuned = f1_score(y, apply_thresholds(p, choose_thresholds(y, p)), average=None)
     assert (tuned >= f1_score(y, p > 0.5, average=None)).all()
+
+
+# --- a wanted precision
+
+
+def kept_by_every_cut(y, p, floor):
+    """The oracle: the cells called present by the lowest cut below a positive, of those that keep the precision."""
+    called = []
+    for cut in sorted(set(p[y == 1].tolist()), reverse=True):
+        count = int(np.sum((p >= cut) & (y != -1)))
+        near = [c for c in set(p[y != -1].tolist()) if 0.8 * count <= np.sum((p >= c) & (y != -1)) <= count]
+        lows = [
+            binomtest(int(np.sum((p >= c) & (y == 1))), int(np.sum((p >= c) & (y != -1)))).proportion_ci(
+                method="wilson"
+            )
+            for c in near
+        ]
+        if min(low.low for low in lows) >= floor:
+            called.append(p >= cut)
+    return called[-1] if called else None
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.one_of(cells(np.float32), cells(np.float64)), floor=st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.7]))
+def test_a_precise_threshold_is_the_lowest_whose_near_cuts_all_keep_the_precision(data, floor):
+    y, p = data
+    expected, threshold = kept_by_every_cut(y, p, floor), precise_threshold(y, p, floor)
+    if expected is None:
+        assert threshold is None
+    else:
+        assert threshold is not None
+        assert ((p > np.float64(threshold)) == expected)[y != -1].all()
+        assert p.dtype.type(threshold) == threshold
+
+
+def separable(n=100, positives=60):
+    y = (np.arange(n) < positives).astype(np.int8)
+    return y[:, None], np.linspace(0.9, 0.1, n)[:, None]
+
+
+def test_all_positives_are_called_where_that_keeps_the_precision():
+    y, p = separable()
+    (threshold,) = choose_thresholds(y, p, min_precision=0.9)
+    assert (threshold.source, threshold.positives) == ("precision", 60)
+    present = p[:, 0] > threshold.value
+    assert present[:60].all()
+    assert 60 <= present.sum() <= 62
+    stricter = choose_thresholds(y, p, min_precision=0.92)[0]
+    assert threshold.value <= stricter.value
+
+
+def test_a_precision_that_cannot_be_kept_is_refused_by_name_with_what_could_be_kept():
+    y, p = separable(positives=20)
+    y, p = np.repeat(y, 2, axis=1), np.repeat(p, 2, axis=1)
+    y[:, 0] = np.arange(100) < 90
+    with pytest.raises(DataError) as error:
+        choose_thresholds(y, p, min_precision=0.9, names=("hat", "scarf"))
+    assert str(error.value) == (
+        "scarf: no threshold can be shown to keep a precision of 0.9; from its 20 positive and 80 negative labels the "
+        "best that is certain (95% Wilson lower bound) is 0.806. Ask for less, or label more pictures."
+    )
+    assert [threshold.source for threshold in choose_thresholds(y, p, min_precision=0.806)] == ["precision"] * 2
+    assert str(error.value).startswith("scarf")
+    with pytest.raises(DataError, match=r"^The attribute in column 1 \(counted from 0\): no threshold can be shown"):
+        choose_thresholds(y, p, min_precision=0.9)
+
+
+@pytest.mark.parametrize("label", [0, -1])
+def test_without_positives_no_precision_can_be_kept(label):
+    y, p = np.full((5, 1), label, np.int8), np.full((5, 1), 0.5)
+    with pytest.raises(DataError) as error:
+        choose_thresholds(y, p, min_precision=0.5, names=("hat",))
+    assert str(error.value) == (
+        "hat: no threshold can be shown to keep a precision, for none of its labels is positive; label some."
+    )
+    (never,) = choose_thresholds(y, p, min_precision=0.5, or_never=True)
+    assert never == Threshold(1.0, "precision", 0)
+    assert not apply_thresholds(np.ones((1, 1)), [never]).any()
+
+
+@pytest.mark.parametrize("precision", [0.0, 1.0, -1.0, float("nan")])
+def test_a_precision_that_is_none_is_refused(precision):
+    with pytest.raises(UsageError) as error:
+        choose_thresholds(*separable(), min_precision=precision)
+    assert str(error.value) == f"The precision to keep is {precision}; expected a number above 0 and below 1."
+
+
+def test_a_precision_is_kept_by_each_attribute_alone():
+    with pytest.raises(UsageError) as error:
+        choose_thresholds(*separable(), min_precision=0.9, shared=True)
+    assert str(error.value) == ("A precision is kept by each attribute for itself: leave out either it or shared.")
+
+
+def test_nan_probabilities_are_refused_when_a_precision_is_kept():
+    y, p = separable()
+    p[3] = np.nan
+    with pytest.raises(DataError) as error:
+        choose_thresholds(y, p, min_precision=0.5)
+    assert str(error.value) == "Some probabilities are not numbers (NaN): train again with a smaller learning rate."
+    y[3] = -1
+    assert choose_thresholds(y, p, min_precision=0.5)
+
+
+# --- one threshold for all, and folds
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_a_shared_threshold_is_the_best_for_all_cells_together(beta):
+    rng = np.random.default_rng(0)
+    y = rng.choice(np.array([1, 0, -1], np.int8), size=(200, 3))
+    p = rng.random(y.shape)
+    value = best_threshold(y.ravel(), p.ravel(), beta)[0]
+    expected = [Threshold(value, "shared", int(count)) for count in (y == 1).sum(axis=0)]
+    assert choose_thresholds(y, p, beta, shared=True) == expected
+    assert choose_thresholds(np.minimum(y, 0), p, shared=True) == [Threshold(0.5, "default", 0)] * 3
+
+
+def test_each_fold_is_called_by_thresholds_of_the_others():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(-1, 2, (120, 3)).astype(np.int8), rng.random((120, 3))
+    folds = rng.integers(4, size=120)
+    seen = []
+
+    def choose(labels, probabilities):
+        seen.append((labels, probabilities))
+        return choose_thresholds(labels, probabilities)
+
+    present, spreads = cross_fit_thresholds(y, p, folds, choose)
+    by_fold = []
+    for fold in range(4):
+        others = folds != fold
+        by_fold.append([best_threshold(y[others, column], p[others, column])[0] for column in range(3)])
+        assert (present[~others] == (p[~others] > by_fold[-1])).all()
+        assert (seen[fold][0] == y[others]).all()
+        assert (seen[fold][1] == p[others]).all()
+    assert spreads == [(low, high) for low, high in zip(np.min(by_fold, axis=0), np.max(by_fold, axis=0), strict=True)]
+
+
+def test_the_labels_of_a_fold_do_not_change_what_is_called_present_in_it():
+    rng = np.random.default_rng(0)
+    y, p, folds = rng.integers(0, 2, (60, 2)).astype(np.int8), rng.random((60, 2)), np.arange(60) % 3
+    before = cross_fit_thresholds(y, p, folds, choose_thresholds)[0]
+    y[folds == 1] = 1 - y[folds == 1]
+    after = cross_fit_thresholds(y, p, folds, choose_thresholds)[0]
+    assert (before[folds == 1] == after[folds == 1]).all()
+    assert (before != after).any()
+
+
+def test_a_fold_with_all_positives_is_called_by_the_default_of_the_others():
+    y, p = np.zeros((6, 1), np.int8), np.array([[0.6], [0.4], [0.3], [0.2], [0.1], [0.7]])
+    y[:2] = 1
+    present, spreads = cross_fit_thresholds(y, p, np.array([7, 7, 8, 8, 9, 9]), choose_thresholds)
+    assert present[:2, 0].tolist() == [True, False]
+    assert spreads[0][1] == 0.5
+
+
+def test_folds_that_do_not_fit_are_refused():
+    with pytest.raises(DataError) as error:
+        cross_fit_thresholds(np.zeros((3, 2), np.int8), np.zeros((3, 2)), np.zeros(2), choose_thresholds)
+    assert str(error.value) == (
+        "Labels of shape (3, 2), probabilities of shape (3, 2) and folds of shape (2,) do not fit: "
+        "give (n, attributes) twice, then (n,)."
+    )

@@ -473,13 +473,13 @@ def test_what_is_shown_of_two_kinds_of_heads_is_right_and_decides(seed, monitor)
 
 def watched(monkeypatch, what, look):
     """What `look(model)` returns at the given moments of the trainings that follow."""
-    seen, original = [], getattr(training._Log, what)
+    seen, original = [], getattr(training.Log, what)
 
     def method(self, number, logs=None):
         original(self, number, logs)
         seen.append(look(self.model))
 
-    monkeypatch.setattr(training._Log, what, method)
+    monkeypatch.setattr(training.Log, what, method)
     return seen
 
 
@@ -685,7 +685,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
 
 @pytest.mark.parametrize("what", ["on_train_batch_end", "on_epoch_end"])
 def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
-    calls, original = [], getattr(training._Log, what)
+    calls, original = [], getattr(training.Log, what)
 
     def interrupted(self, number, logs=None):
         calls.append(number)
@@ -693,7 +693,7 @@ def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
             raise KeyboardInterrupt
         original(self, number, logs)
 
-    monkeypatch.setattr(training._Log, what, interrupted)
+    monkeypatch.setattr(training.Log, what, interrupted)
     x, _, y = drawn()
     with pytest.raises(Interrupted) as error:
         fitted(x, y)
@@ -889,19 +889,19 @@ def test_two_devices_are_continued_to_the_bit(tmp_path):
         """
 phase = Phase(4, 0.01, 5, schedule="plateau", ema=0.8)
 whole, weights = trained(2, phase)
-step = training._Log.on_train_batch_end
+step = training.Log.on_train_batch_end
 
 def interrupted(self, batch, logs=None):
     step(self, batch, logs)
     if len(self.history.training_loss) == 10:
         raise KeyboardInterrupt
 
-training._Log.on_train_batch_end = interrupted
+training.Log.on_train_batch_end = interrupted
 try:
     trained(2, phase, Checkpoint(sys.argv[1], {}))
 except Interrupted:
     pass
-training._Log.on_train_batch_end = step
+training.Log.on_train_batch_end = step
 checkpoint = Checkpoint(sys.argv[1], {}, resume=True)
 assert checkpoint.epoch == 2
 resumed, others = trained(2, phase, checkpoint)

@@ -85,6 +85,7 @@ def main() -> None:
             weights="none",
             epochs=options.epochs,
             lr=1e-4,
+            folds=0,  # as the plain way does it
             cache=Path(folder) / "cache",
         )
         a = plain(config)

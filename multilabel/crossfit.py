@@ -1,0 +1,129 @@
+"""Cross-fitting: every picture is judged by heads that never saw it, then the heads that are kept learn from all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from .backbones import Backbone
+from .config import FitConfig
+from .dataset import Dataset
+from .heads import Head
+from .phases import Fitted, Run, logits_of_features
+from .splits import assign_parts, split_parts
+from .stopping import BestEpochs, Epochs, KeepEpochs, longest
+from .training import History
+
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What cross-fitting gave.
+
+    Attributes:
+        kept: the model that learnt from all pictures.
+        logits: by head name, out-of-fold logits in the order of the rows.
+        histories: per fold, of the training that found the epochs.
+    """
+
+    kept: Fitted
+    logits: Mapping[str, np.ndarray]
+    histories: tuple[History, ...]
+
+
+def cross_fit(
+    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, folds: np.ndarray, progress: bool
+) -> CrossFitted:
+    """Trains heads without each fold, to judge it, and heads on everything, to be kept.
+
+    For how long is found for each attribute and tag apart, and without the fold: heads that learn from most of the
+    other folds are judged by a share of them (`val_share`) after each epoch; then new heads learn from all of the other
+    folds, each attribute for as many epochs as was best for it. Heads on everything take the median of the folds.
+
+    Args:
+        config: what is wanted.
+        backbone: frozen.
+        data: pictures, labels and features.
+        rows: the pictures to learn from, shape (m,).
+        folds: the fold of each of these, shape (m,), numbers from 0.
+        progress: show bars on stderr, where a person watches.
+
+    Raises:
+        DataError: a head has nothing to learn from; the loss is no longer a number.
+        Interrupted: on Ctrl-C.
+    """
+    started = time.perf_counter()
+    count = int(folds.max()) + 1
+    logits: dict[str, np.ndarray] = {}
+    histories, found = [], []
+    for fold in range(count):
+        learn, judged = rows[folds != fold], folds == fold
+        name = f"fold {fold + 1} of {count}"
+        epochs, history = find_epochs(config, backbone, data, learn, progress, name)
+        run = _on_all_of(config, backbone, data, learn, progress, epochs, name)
+        model, _ = run.fit_heads(KeepEpochs(run.heads, epochs))
+        histories.append(history)
+        found.append(epochs)
+        for head, values in logits_of_features(model, data, rows[judged]).items():
+            logits.setdefault(head, np.empty((len(rows), values.shape[1]), values.dtype))[judged] = values
+    epochs = {head: np.median([one[head] for one in found], axis=0).round().astype(int) for head in found[0]}
+    shortest = min(int(numbers.min()) for numbers in epochs.values())
+    _log.info(
+        f"Trained heads on {count} folds ({time.perf_counter() - started:.1f} s); "
+        f"best for an attribute or tag were {shortest} to {longest(epochs)} epochs, in the median of the folds."
+    )
+    run = _on_all_of(config, backbone, data, rows, progress, epochs, "heads")
+    return CrossFitted(run.fit(KeepEpochs(run.heads, epochs)), logits, tuple(histories))
+
+
+def find_epochs(
+    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, progress: bool, what: str
+) -> tuple[Epochs, History]:
+    """For how many epochs it is best to learn from pictures like these, and how the training went that said so."""
+    parts = inner_parts(config, data, rows)
+    run = Run(config, backbone, data, parts, None, progress, what=what)
+    stop = parts["validation"]
+    targets = {head.name: head.targets(data.table)[stop] for head in run.heads}
+    best = BestEpochs(run.heads, data.first_views[stop], targets, config.patience[0], config.monitor)
+    _, history = run.fit_heads(best)
+    history.best_epoch = round(float(np.median(np.concatenate(list(best.epochs.values())))))
+    return best.epochs, history
+
+
+def _on_all_of(
+    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, progress: bool, epochs: Epochs, what: str
+) -> Run:
+    """A training on all of some pictures, as long as the epochs say."""
+    return Run(
+        config, backbone, data, {"training": rows, "validation": rows[:0]}, None, progress, longest(epochs), what
+    )
+
+
+def heads_on_all_of(
+    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, progress: bool, what: str
+) -> tuple[keras.Model, tuple[Head, ...]]:
+    """Heads that learnt from these pictures, `(batch, dimension)` → logits by head name, as those of a fold do."""
+    epochs, _ = find_epochs(config, backbone, data, rows, progress, what)
+    run = _on_all_of(config, backbone, data, rows, progress, epochs, what)
+    model, _ = run.fit_heads(KeepEpochs(run.heads, epochs))
+    return model, run.heads
+
+
+def inner_parts(config: FitConfig, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The parts of a fold's training: to learn from, and to stop by."""
+    training, validation, _ = split_parts(
+        data.cells[rows], config.val_share, groups=[data.digests[row] for row in rows.tolist()], seed=config.seed
+    )
+    return {"training": rows[training], "validation": rows[validation]}
+
+
+def deal(data: Dataset, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row, shape (m,): labels are spread evenly, and identical pictures share a fold."""
+    groups = [data.digests[row] for row in rows.tolist()]
+    return assign_parts(data.cells[rows], [1.0] * folds, groups=groups, seed=seed)
