@@ -43,7 +43,8 @@ class Score:
 class AttributeScores:
     """The scores of one attribute and the number of known labels that they rest on.
 
-    `p_value`: how often shuffled labels give as high an AUC; `None` if that was not tried.
+    `p_value`: how often shuffled labels give as high an AUC; `None` if that was not tried. `by_luck`: the AUC that
+    scores which say nothing reach in one of 40 cases, see `auc_by_luck`.
     """
 
     attribute: str
@@ -57,6 +58,7 @@ class AttributeScores:
     average_precision: Score
     roc_auc: Score
     p_value: float | None = None
+    by_luck: float = 0.5
 
     @property
     def can_be_judged(self) -> bool:
@@ -65,8 +67,9 @@ class AttributeScores:
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the interval of the AUC lies above 0.5, with enough labels to rely on it."""
-        return self.can_be_judged and self.roc_auc.low > self.roc_auc.chance
+        """Whether the interval of the AUC lies above 0.5, and luck does not reach it, with enough labels to rely on."""
+        auc = self.roc_auc
+        return self.can_be_judged and auc.low > auc.chance and auc.value > self.by_luck
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def evaluate(
     part: str,
     cross_fitted: bool = False,
     ended_training: bool = False,
+    out_of_fold: bool = False,
     draws: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
@@ -219,6 +223,7 @@ def evaluate(
         part: which pictures these are, for the reader.
         cross_fitted: whether what these pictures settled was cross-fitted, as `present` is.
         ended_training: whether these same pictures decided when to stop training.
+        out_of_fold: whether the model of each picture learnt from the other ones of these.
         draws: for the intervals of each attribute.
         seed: of the draws; the same for every attribute, so that intervals do not depend on other attributes.
 
@@ -247,11 +252,34 @@ def evaluate(
         chance = chance_levels(labels, called)
         measured: dict[str, Any] = {key: Score(values[key], *found[key], chance[key]) for key in SCORES}
         known, positives = int(np.count_nonzero(labels != UNKNOWN)), int(np.count_nonzero(labels == 1))
-        attributes.append(AttributeScores(name, known, positives, known - positives, threshold, **measured))
+        luck = auc_by_luck(positives, known - positives, out_of_fold)
+        attributes.append(
+            AttributeScores(name, known, positives, known - positives, threshold, **measured, by_luck=luck)
+        )
     cells = y.size + len(y) * len(tags)
     all_known = int(np.count_nonzero(y != UNKNOWN)) + sum(tag.known for tag in tags)
     crossed = cross_fitted or present is not None
     return Evaluation(part, len(y), cells, all_known, crossed, tuple(attributes), tuple(tags), ended_training)
+
+
+def auc_by_luck(positives: int, negatives: int, out_of_fold: bool = False) -> float:
+    """The AUC that scores which say nothing of the labels exceed in one of 40 cases.
+
+    Without ties its standard deviation is √((P + N + 1) / (12·P·N)) (Mann and Whitney 1947). Out of fold, it is taken
+    √2 times as large: two pictures that happen to suggest each other's label count twice, once in each one's fold.
+
+    Args:
+        positives: number of positive labels, P.
+        negatives: number of negative labels, N.
+        out_of_fold: whether the model of each picture learnt from the other ones.
+
+    Returns:
+        0.5 + 1.96 standard deviations; 1 without both classes.
+    """
+    if not (positives and negatives):
+        return 1.0
+    deviation = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+    return min(1.0, 0.5 + 1.959963984540054 * deviation * (math.sqrt(2) if out_of_fold else 1.0))
 
 
 def evaluate_tag(
@@ -325,6 +353,11 @@ def _attribute_verdict(score: AttributeScores, part: str) -> str | None:
             f"{part} {'are' if rarer > 1 else 'is'} {kind}, and it takes at least {FEWEST_TO_JUDGE}."
         )
     auc = score.roc_auc
+    if auc.low > auc.chance:
+        return (
+            f"{score.attribute} is not surely better than chance: its AUC is {auc.value:.2f}, and scores that say "
+            f"nothing reach {score.by_luck:.2f} in one of 40 cases."
+        )
     below = auc.high < auc.chance
     return (
         f"{score.attribute} is {'worse' if below else 'not better'} than chance: its AUC of {auc.value:.2f} "

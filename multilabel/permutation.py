@@ -49,7 +49,7 @@ def p_values(
     for start in range(0, len(draws), at_once):
         some = draws[start : start + at_once]
         what = f"draws {start + 1} to {start + len(some)} of {len(draws)}"
-        p = _out_of_fold(config, backbone, data, rows, folds, some, what, progress)
+        p = out_of_fold(config, backbone, data, rows, folds, some, what, progress)
         aucs.append(_aucs(np.concatenate(some, axis=1), p).reshape(len(some), -1))
     measured = np.concatenate(aucs)
     as_good = np.count_nonzero(measured[1:] >= measured[0], axis=0)
@@ -73,7 +73,7 @@ def _aucs(y: NDArray, p: NDArray) -> NDArray[np.float64]:
     return values
 
 
-def _out_of_fold(
+def out_of_fold(
     config: FitConfig,
     backbone: Backbone,
     data: Dataset,

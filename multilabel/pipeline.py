@@ -429,6 +429,7 @@ def _evaluate(
         part=title,
         cross_fitted=part.folds is not None,
         ended_training=part.name == "validation",
+        out_of_fold=part.name == "out-of-fold",
         seed=config.seed,
     )
 

@@ -45,7 +45,7 @@ def small_bundle(seed=0, attributes=("hat", "scarf", "coat"), thresholds=THRESHO
     backbone = build_backbone("cnn", "none", (32, 32))
     freeze(backbone)
     head = LogitHead(tuple(attributes), (2.0, 0.5, 1.0), 0.75)
-    model = build_models(backbone, [head])[1]
+    model = with_random_heads(backbone, [head], seed)
     return Bundle(
         "été 1",
         backbone,
@@ -70,7 +70,17 @@ def tag_bundle(attributes=("hat", "coat")):
     )
     heads = (LogitHead(attributes, (1.0,) * len(attributes), 0.5), *tags) if attributes else tags
     thresholds = THRESHOLDS[: len(attributes)]
-    return Bundle("tags", backbone, heads, thresholds, build_models(backbone, heads)[1])
+    return Bundle("tags", backbone, heads, thresholds, with_random_heads(backbone, heads))
+
+
+def with_random_heads(backbone, heads, seed=0):
+    """Backbone and heads, whose weights are 0 until they learn, as if they had learnt something."""
+    model = build_models(backbone, heads)[1]
+    rng = np.random.default_rng(seed)
+    for head in heads:
+        layer = model.get_layer(head.name)
+        layer.set_weights([rng.normal(0, 0.1, weights.shape) for weights in layer.get_weights()])
+    return model
 
 
 def pixels(n=5):

@@ -25,6 +25,7 @@ from multilabel.evaluation import (
     Evaluation,
     Score,
     TagScores,
+    auc_by_luck,
     evaluate,
     evaluate_tag,
     verdicts,
@@ -530,3 +531,31 @@ def test_what_is_not_better_than_chance(evaluation, named):
     written = evaluation.to_json()
     assert written["not_better_than_chance"] == list(named)
     assert any("than chance" in sentence for sentence in written["verdicts"]) is bool(named)
+
+
+def test_what_luck_reaches_is_the_upper_end_of_the_mann_whitney_distribution():
+    rng = np.random.default_rng(0)
+    y = np.r_[np.ones(30, int), np.zeros(90, int)]
+    aucs = [roc_auc_score(y, rng.random(120)) for _ in range(4000)]
+    assert auc_by_luck(30, 90) == pytest.approx(np.quantile(aucs, 0.975), abs=0.01)
+    assert auc_by_luck(30, 90, out_of_fold=True) - 0.5 == pytest.approx(2**0.5 * (auc_by_luck(30, 90) - 0.5))
+    assert auc_by_luck(0, 10) == auc_by_luck(3, 0) == auc_by_luck(1, 1) == 1.0
+
+
+def test_an_interval_above_chance_is_not_enough_where_luck_reaches_it():
+    rng = np.random.default_rng(8)
+    for _ in range(200):  # until one lies between the two
+        y = rng.integers(0, 2, (200, 1)).astype(np.int8)
+        p = np.clip(rng.random((200, 1)) + 0.1 * y, 0, 1)
+        (plain,) = evaluate(y, p, ["a"], [HALF], part="test part", draws=50).scores
+        if plain.roc_auc.low > 0.5 and plain.roc_auc.value < auc_by_luck(plain.positives, plain.negatives, True):
+            break
+    assert plain.better_than_chance
+    evaluation = evaluate(y, p, ["a"], [HALF], part="training part, out of fold", out_of_fold=True, draws=50)
+    (score,) = evaluation.scores
+    assert not score.better_than_chance
+    assert evaluation.not_better_than_chance == ("a",)
+    assert verdicts(evaluation)[0] == (
+        f"a is not surely better than chance: its AUC is {score.roc_auc.value:.2f}, and scores that say nothing reach "
+        f"{score.by_luck:.2f} in one of 40 cases."
+    )
