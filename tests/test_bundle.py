@@ -162,7 +162,7 @@ def test_a_loaded_bundle_can_be_saved_again(saved, tmp_path):
 def test_several_heads(tmp_path):
     backbone = build_backbone("cnn", "none", (64, 48))
     heads = (LogitHead(("hat", "coat"), (1.0, 2.0), 0.5, "wardrobe"), LogitHead(("warm",), (1.0,), 1.0, "season"))
-    model = build_models(backbone, heads)[1]
+    model = with_random_heads(backbone, heads)
     save(Bundle("run", backbone, heads, THRESHOLDS, model), tmp_path)
     loaded = load(tmp_path)
     assert (loaded.heads, loaded.attributes, loaded.provenance) == (heads, ("hat", "coat", "warm"), {})
