@@ -45,8 +45,11 @@ class BestEpochs(keras.callbacks.Callback):
 
     @property
     def epochs(self) -> Epochs:
-        """The best epochs, counted from 1."""
-        return self._epochs
+        """The best epochs, counted from 1; where no label says anything, the median of the others."""
+        known = {name: np.atleast_1d((y != UNKNOWN).any(axis=0)) for name, y in self.targets.items()}
+        judged = np.concatenate([self._epochs[head.name][known[head.name]] for head in self.heads])
+        usual = round(float(np.median(judged))) if len(judged) else 1
+        return {name: np.where(known[name], epochs, usual) for name, epochs in self._epochs.items()}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Judges the weights as they are now."""

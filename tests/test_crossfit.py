@@ -354,3 +354,18 @@ def test_each_keeps_the_weights_of_its_epoch():
             np.testing.assert_allclose(one[..., number], other[..., number], atol=1e-6)
     for one, other in zip(kept[heads[1].name], weights(3)[heads[1].name], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_an_attribute_that_nothing_is_known_of_learns_as_long_as_the_others():
+    data = dataset(12, pictures=120)
+    head = LogitHead.for_labels(NAMES, data.table.y)
+    learn, stop = np.arange(90), np.arange(90, 120)
+    y = data.table.y.copy()
+    y[stop, 1] = -1
+    best = BestEpochs([head], data.features[stop], {head.name: y[stop]}, 4)
+    train_on_features(
+        build_heads(12, [head]), [head], Batches(data.features, {head.name: y}, learn, 32, 5), None,
+        Phase(30, 0.02, 4), keeper=best,
+    )  # fmt: skip
+    first, second, third = best.epochs[head.name]
+    assert second == round((first + third) / 2) > 1
