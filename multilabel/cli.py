@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -268,6 +268,7 @@ def fit(**settings: Any) -> None:
 def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any) -> None:
     """Look at labels and pictures before training: gaps, copies, contradictions, broken files."""
     with _sentences("Stopped; nothing was written.", with_keras=False):
+        _check_outputs({"--out": out}, labels)
         from .inspection import inspect_labels
         from .inspection_page import inspection_html, inspection_text
         from .page import write
@@ -293,6 +294,7 @@ def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any
 def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
     """Measure a bundle on labels that it has not seen."""
     with _sentences("Stopped; features that were computed are kept."):
+        _check_outputs({"--output": output}, settings["labels"])
         from .bundle import load
         from .pipeline import evaluate_bundle
 
@@ -399,6 +401,7 @@ def infer(
 ) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
     with _sentences("Stopped; what was not printed is lost, and no --output file was written."):
+        _check_outputs({"--output": output, "--sheet": sheet}, labels, *paths)
         from . import bundle, inference
 
         loaded = inference.with_thresholds(bundle.load(model), thresholds)
@@ -456,18 +459,33 @@ def _sheet(bundle: Bundle, path: Path | None, labels: Path | None) -> Sheet | No
     if labels is None:
         return Sheet(bundle, path)
     from .formats import read_labels
-    from .pipeline import _aligned
+    from .pipeline import aligned
 
     attributes = bundle.provenance.get("settings", {}).get("attributes")
     config = FitConfig(labels, tags=tuple(tag.name for tag in bundle.tags), attributes=attributes)
     table = read_labels(labels, tags=config.tags, attributes=config.attributes)
-    return Sheet(bundle, path, _aligned(config, table, bundle))
+    return Sheet(bundle, path, aligned(config, table, bundle))
 
 
 def _warn_of_chance(names: Sequence[str]) -> None:
     if names:
         listed = ", ".join(names)
         click.echo(f"Not better than chance when the model was measured, so do not rely on: {listed}.", err=True)
+
+
+def _check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | None) -> None:
+    """Makes sure that no file to write is one that is read, or another one to write.
+
+    Raises:
+        UsageError: one is.
+    """
+    taken = {os.path.realpath(path): "is read" for path in inputs if path is not None}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if why := taken.get(os.path.realpath(path)):
+            raise UsageError(f"{option} {path} {why}, too; choose another file.")
+        taken[os.path.realpath(path)] = f"is what {option} writes"
 
 
 def _listed(paths: Sequence[str]) -> Iterator[str]:

@@ -257,6 +257,8 @@ class FitConfig:
         for name in ("min_share", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{_option(name)} is {getattr(self, name)}; expected 0 or more, and less than 1.")
+        if self.permutations != int(self.permutations):
+            raise UsageError(f"--permutations is {self.permutations}; expected a whole number, such as 200.")
         for name in ("min_count", "warmup", "permutations"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{_option(name)} is {getattr(self, name)}; expected 0 or more.")

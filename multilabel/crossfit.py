@@ -13,7 +13,7 @@ import numpy as np
 from .backbones import Backbone
 from .config import FitConfig
 from .dataset import Dataset
-from .heads import Head
+from .heads import Head, SoftmaxHead
 from .phases import Fitted, Run, logits_of_features
 from .splits import assign_parts, split_parts
 from .stopping import BestEpochs, Epochs, KeepEpochs, longest
@@ -28,7 +28,8 @@ class CrossFitted:
 
     Attributes:
         kept: the model that learnt from all pictures.
-        logits: by head name, out-of-fold logits in the order of the rows.
+        logits: by head name, out-of-fold logits in the order of the rows, shifted as if each fold's heads had the
+            `pos_weight` of those that are kept.
         histories: per fold, of the training that found the epochs.
     """
 
@@ -61,17 +62,19 @@ def cross_fit(
     started = time.perf_counter()
     count = int(folds.max()) + 1
     logits: dict[str, np.ndarray] = {}
-    histories, found = [], []
+    histories, found, weights = [], [], []
     for fold in range(count):
         learn, judged = rows[folds != fold], folds == fold
         name = f"fold {fold + 1} of {count}"
-        epochs, history = find_epochs(config, backbone, data, learn, progress, name)
+        parts = inner_parts(config, data, learn)
+        epochs, history = find_epochs(config, backbone, data, parts, progress, f"{name}, epochs")
         run = _on_all_of(config, backbone, data, learn, progress, epochs, name)
         model, _ = run.fit_heads(KeepEpochs(run.heads, epochs))
         histories.append(history)
         found.append(epochs)
+        weights.append([_shift(head) for head in run.heads])
         for head, values in logits_of_features(model, data, rows[judged]).items():
-            logits.setdefault(head, np.empty((len(rows), values.shape[1]), values.dtype))[judged] = values
+            logits.setdefault(head, np.empty((len(rows), values.shape[1])))[judged] = values
     epochs = {head: np.median([one[head] for one in found], axis=0).round().astype(int) for head in found[0]}
     shortest = min(int(numbers.min()) for numbers in epochs.values())
     _log.info(
@@ -79,14 +82,20 @@ def cross_fit(
         f"best for an attribute or tag were {shortest} to {longest(epochs)} epochs, in the median of the folds."
     )
     run = _on_all_of(config, backbone, data, rows, progress, epochs, "heads")
+    for number, kept in enumerate(run.heads):
+        logits[kept.name] += _shift(kept) - np.array([of_fold[number] for of_fold in weights])[folds]
     return CrossFitted(run.fit(KeepEpochs(run.heads, epochs)), logits, tuple(histories))
 
 
+def _shift(head: Head) -> np.ndarray:
+    """By how much `pos_weight` raises each logit of a head: ln w."""
+    return np.zeros(head.units) if isinstance(head, SoftmaxHead) else np.log(head.pos_weight)
+
+
 def find_epochs(
-    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, progress: bool, what: str
+    config: FitConfig, backbone: Backbone, data: Dataset, parts: Mapping[str, np.ndarray], progress: bool, what: str
 ) -> tuple[Epochs, History]:
     """For how many epochs it is best to learn from pictures like these, and how the training went that said so."""
-    parts = inner_parts(config, data, rows)
     run = Run(config, backbone, data, parts, None, progress, what=what)
     stop = parts["validation"]
     targets = {head.name: head.targets(data.table)[stop] for head in run.heads}
@@ -106,10 +115,11 @@ def _on_all_of(
 
 
 def heads_on_all_of(
-    config: FitConfig, backbone: Backbone, data: Dataset, rows: np.ndarray, progress: bool, what: str
+    config: FitConfig, backbone: Backbone, data: Dataset, parts: Mapping[str, np.ndarray], progress: bool, what: str
 ) -> tuple[keras.Model, tuple[Head, ...]]:
-    """Heads that learnt from these pictures, `(batch, dimension)` → logits by head name, as those of a fold do."""
-    epochs, _ = find_epochs(config, backbone, data, rows, progress, what)
+    """Heads that learnt from both parts, `(batch, dimension)` → logits by head name, as those of a fold do."""
+    epochs, _ = find_epochs(config, backbone, data, parts, progress, what)
+    rows = np.sort(np.concatenate([parts["training"], parts["validation"]]))
     run = _on_all_of(config, backbone, data, rows, progress, epochs, what)
     model, _ = run.fit_heads(KeepEpochs(run.heads, epochs))
     return model, run.heads

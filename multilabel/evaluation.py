@@ -400,6 +400,7 @@ def _attribute_json(score: AttributeScores, pictures: int) -> dict[str, Any]:
         "positives": score.positives,
         "negatives": score.negatives,
         "better_than_chance": score.better_than_chance,
+        "auc_by_luck": score.by_luck,
         "p_value": score.p_value,
         "threshold": _threshold_json(score.threshold),
         **{key: _score_json(getattr(score, key)) for key in SCORES},

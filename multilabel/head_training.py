@@ -87,7 +87,7 @@ class _Epoch:
         features = np.asarray(training.inputs)
         self.model, self.heads, self.training = model, heads, training
         self.views = features.shape[1] if features.ndim == 3 else 1
-        self.features = tf.constant(features.reshape(-1, features.shape[-1]))
+        self.features = _tensor(features)
         self.targets = {name: tf.constant(target) for name, target in training.targets.items()}
         one = {name: target[:1] for name, target in self.targets.items()}
         model.test_step((self.features[:1], one))  # builds the metrics, which else would not be there to be reset
@@ -128,7 +128,8 @@ class _Measured:
 
     def __init__(self, model: keras.Model, validation: Batches) -> None:
         self.model = model
-        self.features = tf.constant(validation.inputs[validation.rows])
+        self.features = _tensor(np.asarray(validation.inputs))
+        self.rows = validation.rows
         self.targets = {name: tf.constant(target[validation.rows]) for name, target in validation.targets.items()}
         self.compiled = tf.function(self._measure)
 
@@ -139,7 +140,20 @@ class _Measured:
     def _measure(self) -> dict[str, tf.Tensor]:
         for metric in self.model.metrics:
             metric.reset_state()
-        for start in range(0, self.features.shape[0], _MEASURED_AT_ONCE):
-            rows = slice(start, start + _MEASURED_AT_ONCE)
-            self.model.test_step((self.features[rows], {name: target[rows] for name, target in self.targets.items()}))
+        for start in range(0, len(self.rows), _MEASURED_AT_ONCE):
+            part = slice(start, start + _MEASURED_AT_ONCE)
+            targets = {name: target[part] for name, target in self.targets.items()}
+            self.model.test_step((tf.gather(self.features, self.rows[part]), targets))
         return self.model.get_metrics_result()
+
+
+_memory: list[tuple[np.ndarray, tf.Tensor]] = []  # the last features; every fold learns from the same ones
+
+
+def _tensor(features: np.ndarray) -> tf.Tensor:
+    """Features as a tensor `(n * views, dimension)`; made once for all trainings on the same array."""
+    for array, tensor in _memory:
+        if (array.ctypes.data, array.shape, array.strides) == (features.ctypes.data, features.shape, features.strides):
+            return tensor
+    _memory[:] = [(features, tf.constant(features.reshape(-1, features.shape[-1])))]
+    return _memory[0][1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .backbones import Backbone
 from .config import FitConfig
-from .crossfit import heads_on_all_of
+from .crossfit import heads_on_all_of, inner_parts
 from .dataset import Dataset
 from .labels import UNKNOWN
 from .metrics.masked import roc_auc
@@ -24,7 +24,7 @@ def p_values(
 ) -> NDArray[np.float64]:
     """The p-value of each attribute's out-of-fold AUC.
 
-    For each of `config.permutations` draws the known labels of each attribute are shuffled among its known cells,
+    For each of `config.permutations` draws the known labels of each attribute are shuffled within each fold,
     heads learn them on the same folds as `crossfit.cross_fit` does, and their out-of-fold AUC is taken. All draws learn
     side by side, as more attributes of one head, and the real labels are one more draw among them:
     p = (1 + draws with an AUC as high) / (1 + draws) (Phipson and Smyth 2010, Permutation P-values Should Never Be
@@ -43,7 +43,7 @@ def p_values(
     """
     real = data.table.y[rows]
     rng = np.random.default_rng(config.seed)
-    draws = [real, *(shuffled(real, rng) for _ in range(config.permutations))]
+    draws = [real, *(shuffled(real, rng, folds) for _ in range(config.permutations))]
     at_once = max(1, COLUMNS_AT_ONCE // real.shape[1])
     aucs = []
     for start in range(0, len(draws), at_once):
@@ -56,12 +56,16 @@ def p_values(
     return np.where(np.isnan(measured[0]), np.nan, (1 + as_good) / len(measured))
 
 
-def shuffled(y: NDArray, rng: np.random.Generator) -> NDArray:
-    """Labels, shape (n, attributes), of which each column's known ones changed places; unknown cells stay."""
+def shuffled(y: NDArray, rng: np.random.Generator, folds: NDArray) -> NDArray:
+    """Labels, shape (n, attributes), of which each column's known ones changed places within their fold.
+
+    Each fold keeps its counts, as dealing gave them to it by the real labels: only then are all draws alike.
+    """
     mixed = y.copy()
-    for column in mixed.T:
-        known = column != UNKNOWN
-        column[known] = rng.permutation(column[known])
+    for fold in np.unique(folds):
+        for column in mixed.T:
+            known = (column != UNKNOWN) & (folds == fold)
+            column[known] = rng.permutation(column[known])
     return mixed
 
 
@@ -90,9 +94,11 @@ def out_of_fold(
     names = tuple(map(str, range(y.shape[1])))
     none = np.empty((len(labels), 0), data.table.tag_y.dtype)
     wide = replace(data, table=replace(data.table, y=labels, names=names, tags=(), tag_y=none))
+    config = replace(config, loss_weights={}, tensorboard=None)  # of tags, which are not there, and not worth a log
     p = np.empty(y.shape)
     for fold in range(int(folds.max()) + 1):
         learn, judged, name = rows[folds != fold], folds == fold, f"{what}, fold {fold + 1}"
-        model, heads = heads_on_all_of(config, backbone, wide, learn, progress, name)
+        parts = inner_parts(config, data, learn)
+        model, heads = heads_on_all_of(config, backbone, wide, parts, progress, name)
         p[judged] = heads[0].to_probs(logits_of_features(model, wide, rows[judged])[heads[0].name])
     return p

@@ -66,7 +66,11 @@ class Fitted:
 
 def logits_of_features(heads_model: keras.Model, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Logits of these rows, by head name, from their stored features."""
-    return predict_logits(heads_model, Batches(data.first_views, {}, rows, _FEATURES_AT_ONCE))
+    parts = [rows[start : start + _FEATURES_AT_ONCE] for start in range(0, len(rows), _FEATURES_AT_ONCE)]
+    logits = [heads_model(data.first_views[part]) for part in parts]  # `predict` would compile it first
+    return {
+        name: np.concatenate([keras.ops.convert_to_numpy(of_part[name]) for of_part in logits]) for name in logits[0]
+    }
 
 
 @dataclass(frozen=True)

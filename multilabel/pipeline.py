@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import time
@@ -50,6 +51,7 @@ from .training import History
 _FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
 # Settings that change nothing of a training, or that digests of the data stand for.
 _NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "calibrate", "resume")
+_DIGEST_BYTES = 6  # of a picture's SHA-256 that tell whether a model learnt from it
 ATTRIBUTES = "attributes"  # the name of the head over all of them
 TITLES = {"out-of-fold": "training part, out of fold", "validation": "validation part", "test": "test part"}
 _log = logging.getLogger("multilabel")
@@ -114,8 +116,8 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
         fitted.heads,
         tuple(thresholds),
         fitted.model,
-        _provenance(config, labels, data, {name: len(rows) for name, rows in parts.items()}, folds),
-        evaluations[-1].not_better_than_chance,  # on the test part if there is one: no choice was made on it
+        _provenance(config, labels, data, parts, folds),
+        tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.not_better_than_chance)),
         calibration_config(held_out[0].calibrations, fitted.heads),
     )
     issues, suggestions = contradicted(fitted.heads, data.table, held_out[0])
@@ -131,7 +133,7 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
         trained.histories,
         issues,
         suggestions,
-        bundle.provenance,
+        {name: value for name, value in bundle.provenance.items() if name != "learnt_from"},
     )
     with bundles.writing(config.out) as folder:
         bundles.save(bundle, folder)
@@ -200,12 +202,14 @@ def _with_thresholds(config: FitConfig, trained: _Trained, table: LabelTable) ->
     if not table.names:
         return [], trained.held_out
 
-    def choose(y: np.ndarray, p: np.ndarray) -> list[Threshold]:
-        return choose_thresholds(y, p, config.beta)
-
     y = table.y[first.rows]
+    kept = choose_thresholds(y, first.shipped[ATTRIBUTES], config.beta)
+    own = [threshold.source == "tuned" for threshold in kept]
+
+    def choose(y: np.ndarray, p: np.ndarray) -> list[Threshold]:
+        return choose_thresholds(y, p, config.beta, own=own)
+
     present, spreads = cross_fit_thresholds(y, first.p[ATTRIBUTES], first.dealt, choose)
-    kept = choose(y, first.shipped[ATTRIBUTES])
     thresholds = [replace(threshold, spread=spread) for threshold, spread in zip(kept, spreads, strict=True)]
     others = [replace(part, present=apply_thresholds(part.p[ATTRIBUTES], thresholds)) for part in trained.held_out[1:]]
     return thresholds, [replace(first, present=present), *others]
@@ -268,13 +272,24 @@ def read_for(
         cache=cache,
     )
     read = read_table(config)
-    data = read_dataset(config, replace(read, table=_aligned(config, read.table, bundle)), bundle.backbone, progress)
+    data = read_dataset(config, replace(read, table=aligned(config, read.table, bundle)), bundle.backbone, progress)
     if bundle.provenance.get("labels_sha256") == labels_digest(data):
         _log.warning("These are the labels and pictures that the model was made of: the scores are flattering.")
+    elif learnt := _learnt_from(bundle, data):
+        _log.warning(
+            f"The model learnt from {learnt:,} of these {len(data.names):,} pictures: the scores are flattering."
+        )
     return config, data
 
 
-def _aligned(config: FitConfig, table: LabelTable, bundle: bundles.Bundle) -> LabelTable:
+def _learnt_from(bundle: bundles.Bundle, data: Dataset) -> int:
+    """How many of the pictures had a say in the model."""
+    joined = base64.b64decode(bundle.provenance.get("learnt_from", ""))
+    learnt = {joined[start : start + _DIGEST_BYTES] for start in range(0, len(joined), _DIGEST_BYTES)}
+    return sum(digest[:_DIGEST_BYTES] in learnt for digest in data.digests)
+
+
+def aligned(config: FitConfig, table: LabelTable, bundle: bundles.Bundle) -> LabelTable:
     """The labels as the model has them; says what is left out.
 
     Raises:
@@ -442,12 +457,16 @@ def _versions() -> dict[str, str]:
     return {"multilabel": __version__, "keras": keras.__version__, "backend": keras.config.backend()}
 
 
-def _provenance(config: FitConfig, labels: Labels, data: Dataset, parts: dict[str, int], folds: int) -> dict[str, Any]:
+def _provenance(
+    config: FitConfig, labels: Labels, data: Dataset, parts: Mapping[str, np.ndarray], folds: int
+) -> dict[str, Any]:
+    learnt = sorted(data.digests[row][:_DIGEST_BYTES] for part in ("training", "validation") for row in parts[part])
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "labels_sha256": labels_digest(data),
-        "pictures": parts,
+        "pictures": {name: len(rows) for name, rows in parts.items()},
+        "learnt_from": base64.b64encode(b"".join(learnt)).decode(),  # the beginnings of the pictures' digests
         "folds": folds,
         "skipped": len(data.skipped),
         "rare_classes": labels.rare,

@@ -58,7 +58,7 @@ def _measured_on(evaluation: Evaluation) -> str:
         f"Measured on the {evaluation.part}: {evaluation.pictures:,} pictures, "
         f"{evaluation.known:,} of {evaluation.cells:,} labels known.\n"
         f"Below each score: its 95% interval, and what chance scores."
-        f"{' Below each threshold: those of the folds.' if spread else ''}"
+        f"{' Below each threshold: its range over the folds.' if spread else ''}"
     )
 
 

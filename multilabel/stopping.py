@@ -1,4 +1,4 @@
-"""When each attribute and each tag has learnt enough: their columns of a head share nothing but the features.
+"""When each attribute and each tag has learnt enough: their columns of a head learn side by side.
 
 Early stopping of a whole head ends with whichever attribute gets worse first; rare ones do, and stop the others.
 """
@@ -45,8 +45,8 @@ class BestEpochs(keras.callbacks.Callback):
 
     @property
     def epochs(self) -> Epochs:
-        """The best epochs, counted from 1; where no label says anything, the median of the others."""
-        known = {name: np.atleast_1d((y != UNKNOWN).any(axis=0)) for name, y in self.targets.items()}
+        """The best epochs, counted from 1; without both labels to judge by, the median of the others."""
+        known = {head.name: _can_be_judged(head, self.targets[head.name]) for head in self.heads}
         judged = np.concatenate([self._epochs[head.name][known[head.name]] for head in self.heads])
         usual = round(float(np.median(judged))) if len(judged) else 1
         return {name: np.where(known[name], epochs, usual) for name, epochs in self._epochs.items()}
@@ -104,6 +104,13 @@ class KeepEpochs(keras.callbacks.Callback):
 def longest(epochs: Epochs) -> int:
     """The last epoch that any of them needs."""
     return max(int(numbers.max()) for numbers in epochs.values())
+
+
+def _can_be_judged(head: Head, y: NDArray) -> NDArray[np.bool_]:
+    """For each attribute whether there are both labels, and for a tag whether there is any."""
+    if isinstance(head, SoftmaxHead):
+        return np.array([(y != UNKNOWN).any()])
+    return (y == 1).any(axis=0) & (y == 0).any(axis=0)
 
 
 def _count(head: Head) -> int:

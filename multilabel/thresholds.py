@@ -50,6 +50,7 @@ def choose_thresholds(
     shared: bool = False,
     names: Sequence[str] = (),
     or_never: bool = False,
+    own: Sequence[bool] | None = None,
 ) -> list[Threshold]:
     """One threshold per attribute, each maximising F-beta on the attribute's known cells.
 
@@ -67,6 +68,8 @@ def choose_thresholds(
         names: of the attributes, for what errors say.
         or_never: where `min_precision` cannot be kept the threshold is 1, so that nothing is called present, instead of
             an error.
+        own: which attributes get a threshold of their own, if they have a positive at all; `None`: those with
+            `min_positives`. Folds hold fewer positives than all of them, and are to follow the same rule as all.
 
     Returns:
         One `Threshold` per attribute.
@@ -87,7 +90,7 @@ def choose_thresholds(
     tuned = {
         column: best_threshold(y[:, column], p[:, column], beta)[0]
         for column, count in enumerate(positives)
-        if count >= max(1, min_positives) and not shared
+        if count and not shared and (count >= min_positives if own is None else own[column])
     }
     common, source = DEFAULT_THRESHOLD, "default"
     if len(tuned) < len(positives) and any(positives):

@@ -119,8 +119,10 @@ def _tuned(bundle: bundles.Bundle, data: Dataset, config: FitConfig, choice: Cho
         _log.warning(f"No label says that it is present, so the threshold stays: {kept}.")
     chosen = _choose(choice, y[:, columns], p[:, columns], [names[column] for column in columns.tolist()])
 
+    own = [threshold.source == "tuned" for threshold in chosen]
+
     def choose(y: NDArray, p: NDArray) -> list[Threshold]:
-        return _choose(choice, y, p)
+        return _choose(choice, y, p, own=own)
 
     folds = deal(data, np.arange(len(y)), FOLDS, config.seed)
     called, spreads = cross_fit_thresholds(y[:, columns], p[:, columns], folds, choose)
@@ -134,7 +136,9 @@ def _tuned(bundle: bundles.Bundle, data: Dataset, config: FitConfig, choice: Cho
     )
 
 
-def _choose(choice: Choice, y: NDArray, p: NDArray, names: Sequence[str] | None = None) -> list[Threshold]:
+def _choose(
+    choice: Choice, y: NDArray, p: NDArray, names: Sequence[str] | None = None, own: Sequence[bool] | None = None
+) -> list[Threshold]:
     """Thresholds by labels; with names what cannot be is an error, without it is about a fold and calls nothing."""
     return choose_thresholds(
         y,
@@ -144,4 +148,5 @@ def _choose(choice: Choice, y: NDArray, p: NDArray, names: Sequence[str] | None 
         shared=choice.shared,
         names=names or (),
         or_never=names is None,
+        own=own,
     )

@@ -39,7 +39,7 @@ def test_shuffled_labels_are_not_called_better_than_chance():
     config = FitConfig(Path("labels.txt"), epochs=(40,))
     rows = np.arange(pictures)
     folds = deal(data, rows, 5, 0)
-    draws = [shuffled(y, rng) for _ in range(DATA_SETS)]
+    draws = [shuffled(y, rng, folds) for _ in range(DATA_SETS)]
     p = out_of_fold(config, backbone, data, rows, folds, draws, "draws", False)
     better = judged = 0
     for labels, of_draw in zip(draws, np.split(p, DATA_SETS, axis=1), strict=True):

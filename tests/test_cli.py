@@ -608,3 +608,32 @@ def test_the_real_data_through_the_command(shared: Path, tmp_path: Path) -> None
               for row in map(json.loads, predicted.stdout.splitlines())}  # fmt: skip
     for image, probability in stored.items():
         assert served[str(image)] == pytest.approx(probability, abs=1e-5)
+
+
+def test_no_file_that_is_read_is_written(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    labels, picture = tmp_path / "labels.txt", tmp_path / "1.jpg"
+    shutil.copy(folder / "images" / "1.jpg", picture)
+    labels.write_text("1.jpg 1 0\n")
+    before = labels.read_bytes(), picture.read_bytes()
+    refused = {
+        f"--output {labels} is read, too": ["evaluate", "--model", bundle, "--labels", labels, "--output", labels],
+        f"--out {labels} is read, too": ["inspect", "--labels", labels, "--out", labels],
+        f"--output {picture} is read, too": ["infer", "--model", bundle, picture, "--output", picture],
+        f"--sheet {tmp_path}/x.html is what --output writes, too": [
+            *["infer", "--model", bundle, picture, "--output", tmp_path / "x.html", "--sheet", tmp_path / "x.html"]
+        ],
+    }
+    for sentence, arguments in refused.items():
+        result = run(*arguments)
+        assert (result.exit_code, result.stderr) == (2, f"Error: {sentence}; choose another file.\n")
+    assert (labels.read_bytes(), picture.read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg", "labels.txt"]
+
+
+def test_pictures_that_the_model_learnt_from_are_counted(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{number}.jpg {number % 2} 1\n" for number in range(10)))
+    result = run("evaluate", "--model", bundle, "--labels", labels, "--images", folder / "images",
+                 "--cache", folder / "cache")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "The model learnt from 10 of these 10 pictures: the scores are flattering." in result.stderr

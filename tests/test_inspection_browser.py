@@ -13,6 +13,8 @@ from multilabel.inspection import inspect_labels
 from multilabel.inspection_page import inspection_html
 from multilabel.page import write
 
+pytestmark = pytest.mark.slow  # a browser starts
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ from browser import Opened, OpenPage, axe
 from multilabel import page
 from multilabel.charts import Chart, Mark, Series, bar_chart, heatmap, line_chart
 
+pytestmark = pytest.mark.slow  # a browser starts
+
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)></title></style></svg>'&amp;\x00\udcff"
 LONG = "a_name_without_any_space_that_is_far_too_long_for_a_table_on_a_phone_or_for_the_label_of_a_bar"
 

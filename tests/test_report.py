@@ -60,7 +60,7 @@ def test_the_table_of_one_attribute():
     )
     assert score_table(Evaluation("validation part", 2000, 4000, 1234, True, (scores,))).splitlines() == [
         "Measured on the validation part: 2,000 pictures, 1,234 of 4,000 labels known.",
-        "Below each score: its 95% interval, and what chance scores. Below each threshold: those of the folds.",
+        "Below each score: its 95% interval, and what chance scores. Below each threshold: its range over the folds.",
         "",
         "attribute      known  positives    threshold           precision    recall        F1        AP       AUC",
         "hat        1234/2000          7       0.062*  score         0.50      1.00      0.67      0.33      0.88",

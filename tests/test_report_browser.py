@@ -11,6 +11,8 @@ from report_sample import make_report
 
 from multilabel.report_page import write_report
 
+pytestmark = pytest.mark.slow  # a browser starts
+
 SECTIONS = ["scores", "curves", "calibration", "tags", "learning", "pictures", "labels", "provenance"]
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'\udcff"
 LONG = "a_name_without_any_space_that_is_far_too_long_for_a_phone"
@@ -83,7 +85,6 @@ def test_wide_tables_scroll_by_keyboard(small: Path, open_page: OpenPage) -> Non
     assert region.get_attribute("role") == "region"
 
 
-@pytest.mark.slow
 def test_a_report_on_45_000_pictures_is_small_and_quick(tmp_path: Path, open_page: OpenPage) -> None:
     report = make_report(
         tmp_path,
@@ -106,7 +107,6 @@ def test_a_report_on_45_000_pictures_is_small_and_quick(tmp_path: Path, open_pag
     assert page.locator("#curves svg[role=img]").count() == 18
 
 
-@pytest.mark.slow
 def test_many_attributes_stay_small_and_usable(tmp_path: Path, open_page: OpenPage) -> None:
     report = make_report(
         tmp_path, rows=3000, attributes=[f"attribute {number}" for number in range(75)], classes=(), pictures=20

@@ -263,8 +263,11 @@ def class_intervals(y: NDArray, p: NDArray, *, draws: int = 1000, seed: int = 0)
     for start in range(0, draws, at_once):
         counts = rng.poisson(confusion[occurring], size=(min(at_once, draws - start), *confusion[occurring].shape))
         hits, calls = counts[:, np.arange(len(occurring)), occurring], counts.sum(axis=1)[:, occurring]
-        samples.append(_class_f1(hits, calls, counts.sum(axis=2)).mean(axis=1))
-    found["macro_f1"] = _interval(np.concatenate(samples))
+        support = counts.sum(axis=2)
+        drawn = np.maximum((support > 0).sum(axis=1), 1)  # a class that is not drawn says nothing of its F1
+        samples.append(np.where(support > 0, _class_f1(hits, calls, support), 0.0).sum(axis=1) / drawn)
+    value = class_scores(y, p)["macro_f1"]
+    found["macro_f1"] = _around(value, *_interval(np.concatenate(samples)))
     return found
 
 
