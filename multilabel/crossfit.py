@@ -19,6 +19,9 @@ from .splits import assign_parts, split_parts
 from .stopping import BestEpochs, Epochs, KeepEpochs, longest
 from .training import History
 
+# What an epoch must bring, as a share of the loss: nearly nothing where it is short, 1% if it takes a thousand steps.
+# Else large data creep on to the last epoch, each a thousandth better than the one before.
+_GAIN_PER_STEP = 1e-5
 _log = logging.getLogger("multilabel")
 
 
@@ -99,7 +102,8 @@ def find_epochs(
     run = Run(config, backbone, data, parts, None, progress, what=what)
     stop = parts["validation"]
     targets = {head.name: head.targets(data.table)[stop] for head in run.heads}
-    best = BestEpochs(run.heads, data.first_views[stop], targets, config.patience[0], config.monitor)
+    gain = _GAIN_PER_STEP * len(parts["training"]) / config.batch_size
+    best = BestEpochs(run.heads, data.first_views[stop], targets, config.patience[0], config.monitor, gain)
     _, history = run.fit_heads(best)
     history.best_epoch = round(float(np.median(np.concatenate(list(best.epochs.values())))))
     return best.epochs, history

@@ -27,6 +27,7 @@ class BestEpochs(keras.callbacks.Callback):
         targets: by head name, their labels.
         patience: epochs without a better value after which an attribute or tag has stopped.
         monitor: `"loss"` or `"accuracy"`.
+        smallest_gain: share of the best value by which a later epoch must be better to count.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class BestEpochs(keras.callbacks.Callback):
         targets: Mapping[str, NDArray],
         patience: int,
         monitor: str = "loss",
+        smallest_gain: float = 0.0,
     ) -> None:
         super().__init__()
         self.heads, self.features, self.targets = heads, features, targets
-        self.patience, self.monitor = patience, monitor
+        self.patience, self.monitor, self.smallest_gain = patience, monitor, smallest_gain
         self._best = {head.name: np.full(_count(head), -np.inf) for head in heads}
         self._epochs = {head.name: np.ones(_count(head), np.intp) for head in heads}
 
@@ -56,7 +58,8 @@ class BestEpochs(keras.callbacks.Callback):
         waiting = 0
         for head in self.heads:
             values, best, epochs = self._values(head), self._best[head.name], self._epochs[head.name]
-            better = (values > best) & (epoch - epochs < self.patience)
+            enough = self.smallest_gain * np.abs(np.where(np.isfinite(best), best, 0.0))
+            better = (values > best + enough) & (epoch - epochs < self.patience)
             best[better], epochs[better] = values[better], epoch + 1
             waiting += int(np.count_nonzero(epoch + 1 - epochs < self.patience))
         if not waiting:

@@ -373,3 +373,14 @@ def test_an_attribute_that_nothing_is_known_of_learns_as_long_as_the_others():
     )  # fmt: skip
     first, second, third = best.epochs[head.name]
     assert second == round((first + third) / 2) > 1
+
+
+def test_an_epoch_that_brings_less_than_the_smallest_gain_does_not_count():
+    data = dataset(12, pictures=120)
+    head = LogitHead.for_labels(NAMES, data.table.y)
+    values = iter([[0.5, 0.5, 0.5], [0.502, 0.51, 0.4], [0.504, 0.511, 0.4], [0.506, 0.512, 0.4], [0.4, 0.4, 0.4]])
+    best = BestEpochs([head], data.features, {head.name: data.table.y}, 9, smallest_gain=0.01)
+    best._values = lambda head: np.array(next(values))
+    for epoch in range(5):
+        best.on_epoch_end(epoch)
+    assert best.epochs[head.name].tolist() == [4, 2, 1]
