@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         masked_sparse_categorical_crossentropy,
         masked_splc,
     )
-    from .pipeline import evaluate_bundle, fit
+    from .measuring import evaluate_bundle
+    from .pipeline import fit
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ _HOMES = {
     "Missing": "losses",
     "MultilabelError": "errors",
     "UNKNOWN": "labels",
-    "evaluate_bundle": "pipeline",
+    "evaluate_bundle": "measuring",
     "fit": "pipeline",
     "load_bundle": "bundle:load",
     "masked_asl": "losses",

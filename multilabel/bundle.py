@@ -23,6 +23,7 @@ from .heads import Head, LogitHead, SoftmaxHead, head_from_config
 from .labels import Tag
 from .thresholds import Threshold
 from .training import build_models
+from .writing import replacing
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "multilabel.json"
@@ -147,18 +148,10 @@ def save_description(bundle: Bundle, folder: Path) -> None:
     """Replaces the description of a bundle on disk, thresholds and all, in one go; weights and tables stay.
 
     Raises:
-        BundleError: it cannot be written; what was there is untouched.
+        MultilabelError: it cannot be written; what was there is untouched.
     """
-    new = folder / f".{DESCRIPTION}.new-{os.getpid()}"
-    try:
+    with replacing(folder / DESCRIPTION, "it is as it was") as new:
         _write_description(bundle, _digest(folder / WEIGHTS), new)
-        new.replace(folder / DESCRIPTION)
-    except OSError as error:
-        raise BundleError(
-            f"{folder / DESCRIPTION} could not be written ({error.strerror or error}); it is as it was."
-        ) from error
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _write_description(bundle: Bundle, weights_sha256: str, file: Path) -> None:

@@ -34,6 +34,7 @@ from .config import (
     FitConfig,
 )
 from .errors import Interrupted, MultilabelError, UsageError
+from .writing import replacing
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -132,6 +133,44 @@ def _with_default(default: Any, *names: str, **settings: Any) -> Callable[[Any],
     return click.option(*names, default=default, **settings)
 
 
+def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options that commands share, in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_model_option = click.option(
+    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle."
+)
+_images_option = _option(
+    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
+)
+_format_option = _option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
+_strict_option = _option("--strict", is_flag=True, help="Fail if any picture file is absent.")
+_cache_option = _option(
+    "--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]"
+)
+_columns = _together(
+    _option("--tags", type=_NAMES, help="Columns of several classes each."),
+    _option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]"),
+    _option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]"),
+)
+_other_labels = _together(
+    click.option(
+        "--labels", type=_FILE, required=True, help="Labels of other pictures, in the format of the training's."
+    ),
+    _images_option,
+    _format_option,
+    _strict_option,
+    _cache_option,
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="multilabel")
 def main() -> None:
@@ -145,16 +184,10 @@ def main() -> None:
     required=True,
     help="Labels: lines like `photo.jpg 1 NA 0`, CSV/TSV, fashion styles.csv, or a folder of its JSON files.",
 )
-@_option(
-    "--images",
-    type=_FILE,
-    help="Folder of the pictures.  [default: images/ beside the labels, else their folder]",
-)
-@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-@_option("--tags", type=_NAMES, help="Columns of several classes each.")
-@_option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]")
-@_option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
-@_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
+@_images_option
+@_format_option
+@_columns
+@_strict_option
 @_option("--min-count", type=click.IntRange(0), help="Fewest labels that a class of a tag needs.")
 @_option("--min-share", type=_BELOW_ONE, help="Share of its tag's labels that a class needs.")
 @_option("--rare", type=click.Choice(RARE), help="Smaller classes become one class together, or unknown.")
@@ -224,7 +257,7 @@ def main() -> None:
 @_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
 @_option("--resume", is_flag=True, help="Continue an interrupted training of the backbone.")
 @_option("--tensorboard", type=_FILE, help="Folder for TensorBoard's event files.")
-@_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
+@_cache_option
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
     with _sentences(
@@ -242,13 +275,9 @@ def fit(**settings: Any) -> None:
 
 @main.command()
 @click.option("--labels", type=_FILE, required=True, help="Labels, in a format of fit's.")
-@_option(
-    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
-)
-@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-@_option("--tags", type=_NAMES, help="Columns of several classes each.")
-@_option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]")
-@_option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]")
+@_images_option
+@_format_option
+@_columns
 @click.option("--split", metavar="COLUMN", help="Column that fixes the parts; copies in different parts are named.")
 @click.option(
     "--min-count",
@@ -282,21 +311,15 @@ def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any
 
 
 @main.command()
-@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
-@click.option("--labels", type=_FILE, required=True, help="Labels of other pictures, in the format of the training's.")
-@_option(
-    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
-)
-@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-@_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
-@_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
+@_model_option
+@_other_labels
 @click.option("--output", type=_FILE, help="JSON file to write the scores to, too.")
 def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
     """Measure a bundle on labels that it has not seen."""
     with _sentences("Stopped; features that were computed are kept."):
         _check_outputs({"--output": output}, settings["labels"])
         from .bundle import load
-        from .pipeline import evaluate_bundle
+        from .measuring import evaluate_bundle
 
         evaluation = evaluate_bundle(load(model), progress=True, **settings)
         _show(evaluation)
@@ -307,14 +330,8 @@ def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
 
 
 @main.command()
-@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
-@click.option("--labels", type=_FILE, required=True, help="Labels of other pictures, in the format of the training's.")
-@_option(
-    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
-)
-@_option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-@_option("--strict", is_flag=True, help="Fail if any picture file is absent.")
-@_option("--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]")
+@_model_option
+@_other_labels
 @click.option("--max-f1", is_flag=True, help="Thresholds maximise F1; that is what they do anyway.")
 @click.option(
     "--beta",
@@ -329,12 +346,11 @@ def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
 @click.option("--shared", is_flag=True, help="One threshold for all attributes, the best for them together.")
 def tune(
     model: Path,
-    labels: Path,
     max_f1: bool,
     beta: float | None,
     min_precision: float | None,
     shared: bool,
-    **settings: Any,
+    **source: Any,
 ) -> None:
     """Choose a bundle's thresholds anew, on labels that it has not seen; nothing is trained."""
     with _sentences("Stopped; the bundle is as it was, and features that were computed are kept."):
@@ -342,11 +358,12 @@ def tune(
             raise UsageError("--max-f1, --beta and --min-precision exclude one another; give one of them.")
         if shared and min_precision is not None:
             raise UsageError("--min-precision is kept by each attribute for itself; leave out --shared.")
+        from .measuring import LabelSource
         from .report import change_table
         from .tuning import Choice, tune
 
         choice = Choice(1.0 if beta is None else beta, min_precision, shared)
-        result = tune(model, labels, choice, progress=True, **settings)
+        result = tune(model, LabelSource(**source), choice, progress=True)
         click.echo(f"\n{change_table(result.before, result.after)}")
         _show(result.after)
     click.echo(f"\nThe new thresholds are in {model}.")
@@ -363,7 +380,7 @@ def _show(evaluation: Evaluation) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
+@_model_option
 @click.option(
     "--threshold",
     "thresholds",
@@ -424,7 +441,7 @@ def infer(
 
 @main.command()
 @click.argument("path", type=_FILE)
-@click.option("--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle.")
+@_model_option
 @click.option("--attribute", help="Attribute to explain.  [default: all, and each tag's likeliest class]")
 @click.option("--tag", help="Tag to explain.")
 @click.option("--class", "class_name", help="Class of --tag.  [default: the likeliest]")
@@ -458,13 +475,9 @@ def _sheet(bundle: Bundle, path: Path | None, labels: Path | None) -> Sheet | No
 
     if labels is None:
         return Sheet(bundle, path)
-    from .formats import read_labels
-    from .pipeline import aligned
+    from .measuring import labels_for
 
-    attributes = bundle.provenance.get("settings", {}).get("attributes")
-    config = FitConfig(labels, tags=tuple(tag.name for tag in bundle.tags), attributes=attributes)
-    table = read_labels(labels, tags=config.tags, attributes=config.attributes)
-    return Sheet(bundle, path, aligned(config, table, bundle))
+    return Sheet(bundle, path, labels_for(bundle, labels))
 
 
 def _warn_of_chance(names: Sequence[str]) -> None:
@@ -505,21 +518,8 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    path = Path(os.path.realpath(path))
-    regular = path.is_file() or not path.exists()  # a pipe or a device cannot be replaced, only written to
-    new = path.with_name(f".{path.name}.new-{os.getpid()}") if regular else path
-    try:
-        with new.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        if regular:
-            new.replace(path)
-    except OSError as error:
-        raise MultilabelError(
-            f"{path} cannot be written ({error.strerror or error}); choose another --output."
-        ) from error
-    finally:
-        if regular:
-            new.unlink(missing_ok=True)
+    with replacing(path, "choose another --output") as new, new.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 @contextmanager

@@ -85,10 +85,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class TagScores:
-    """The scores of one tag and the number of known labels that they rest on; `per_class` is ordered as `classes`.
-
-    `p_value`: how often shuffled labels give as high an accuracy; `None` if that was not tried.
-    """
+    """The scores of one tag and the number of known labels that they rest on; `per_class` is ordered as `classes`."""
 
     tag: str
     known: int
@@ -97,7 +94,6 @@ class TagScores:
     macro_f1: Score
     top3_accuracy: Score
     per_class: tuple[ClassScores, ...]
-    p_value: float | None = None
 
     @property
     def occurring(self) -> int:
@@ -416,7 +412,6 @@ def _tag_json(scores: TagScores, pictures: int) -> dict[str, Any]:
         "known": scores.known,
         "cells": pictures,
         "better_than_chance": scores.better_than_chance,
-        "p_value": scores.p_value,
         **{key: _score_json(getattr(scores, key)) for key in CLASS_SCORES},
         "classes": {
             of_class.name: {

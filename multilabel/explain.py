@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from .bundle import Bundle
-from .errors import MultilabelError, UsageError
+from .errors import UsageError
 from .heads import Head, LogitHead, SoftmaxHead
 from .images import PICTURE_SUFFIXES, read_image
+from .writing import replacing
 
 _POOLING = (
     keras.layers.GlobalAveragePooling2D,
@@ -380,13 +381,6 @@ def _file_names(stem: str, names: Sequence[str]) -> list[str]:
 
 def _save(drawn: Image.Image, file: Path) -> None:
     """Writes a PNG that appears only when it is complete."""
-    new = file.with_name(f".{file.name}.new-{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            drawn.save(new, format="PNG")
-            new.replace(file)
-        finally:
-            new.unlink(missing_ok=True)
-    except OSError as error:
-        raise MultilabelError(f"{file} cannot be written ({error.strerror or error}); choose another --out.") from error
+    with replacing(file, "choose another --out") as new:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(new, format="PNG")

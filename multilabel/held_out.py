@@ -10,10 +10,13 @@ import keras
 import numpy as np
 
 from .calibration import AttributeCalibration, TagCalibration, calibrate_attribute, calibrate_tag
+from .evaluation import Evaluation, evaluate, evaluate_tag
 from .heads import Head, SoftmaxHead
 from .label_errors import Column, LabelIssue, Suggestion, label_issues, suggested_labels
 from .labels import LabelTable
+from .thresholds import Threshold
 
+ATTRIBUTES = "attributes"  # the name of the head over all of them
 Calibrations = Mapping[str, tuple[AttributeCalibration, ...] | TagCalibration]
 
 
@@ -94,6 +97,38 @@ class HeldOut:
                 kept = np.stack([found.shipped.logits(column) for found, column in zip(columns, z.T, strict=True)], 1)
             p[head.name], shipped[head.name] = head.to_probs(held_out), head.to_probs(kept)
         return cls(name, rows, p, raw, folds, shipped, calibrations)
+
+    def evaluation(
+        self, heads: Sequence[Head], table: LabelTable, thresholds: Sequence[Threshold], title: str, seed: int
+    ) -> Evaluation:
+        """The scores of all attributes and tags on these pictures.
+
+        Args:
+            heads: the heads.
+            table: the labels, of all pictures.
+            thresholds: one per attribute; where there are folds, `present` says what they called.
+            title: what the scores say they are of.
+            seed: of the draws behind the intervals.
+        """
+        y = table.y[self.rows]
+        tags = [
+            evaluate_tag(head.targets(table)[self.rows], self.p[head.name], head.tag, head.classes, seed=seed)
+            for head in heads
+            if isinstance(head, SoftmaxHead)
+        ]
+        return evaluate(
+            y,
+            self.p.get(ATTRIBUTES, np.empty(y.shape)),
+            table.names,
+            thresholds,
+            present=None if self.folds is None else self.present,  # without folds by the thresholds alone
+            tags=tags,
+            part=title,
+            cross_fitted=self.folds is not None,
+            ended_training=self.name == "validation",
+            out_of_fold=self.name == "out-of-fold",
+            seed=seed,
+        )
 
 
 def bake(calibrations: Calibrations, model: keras.Model) -> None:

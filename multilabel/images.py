@@ -124,6 +124,20 @@ def read_image(source: str | os.PathLike[str] | bytes, image_size: tuple[int, in
     return decode(_read_bytes(source), image_size, source)
 
 
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width in pixels, turned as a camera says; the header alone is read.
+
+    Raises:
+        ImageError: the header cannot be read.
+    """
+    try:
+        with _without_pillow_warnings(), Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            return (width, height) if _turn(image) in _SWAP_SIDES else (height, width)
+    except Exception as error:  # on malformed files Pillow raises nearly anything
+        raise ImageError(path, str(error)) from None
+
+
 def read_pictures(
     paths: Iterable[str],
     image_size: tuple[int, int],

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,7 +20,8 @@ from PIL import Image
 from . import images
 from .charts import STYLE as CHART_STYLE
 from .charts import Chart, escape
-from .errors import ImageError, MultilabelError
+from .errors import ImageError
+from .writing import replacing
 
 Kind = Literal["right", "wrong", "neutral"]
 
@@ -139,17 +139,8 @@ def write(path: str | os.PathLike[str], html: str) -> None:
     Raises:
         MultilabelError: the file cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    new = target.with_name(f".{target.name}.new-{os.getpid()}")
-    try:
+    with replacing(path, "choose another place for the page") as new:
         new.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
-        new.replace(target)
-    except OSError as error:
-        raise MultilabelError(
-            f"{os.fspath(path)} cannot be written ({error.strerror or error}); choose another place for the page."
-        ) from error
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def table(
@@ -278,13 +269,7 @@ def _grid_picture(picture: GridPicture) -> str:
 
 def _fitting(path: str | os.PathLike[str], side: int) -> tuple[int, int]:
     """Height and width of a picture in its own proportions, the longer of them `side`."""
-    try:
-        with images._without_pillow_warnings(), Image.open(path, formats=images._FORMATS) as image:
-            width, height = image.size
-            if images._turn(image) in images._SWAP_SIDES:
-                width, height = height, width
-    except Exception as error:  # on malformed files Pillow raises nearly anything
-        raise ImageError(path, str(error)) from None
+    height, width = images.upright_size(path)
     scale = side / max(width, height)
     return max(round(height * scale), 1), max(round(width * scale), 1)
 

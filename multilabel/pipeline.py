@@ -35,14 +35,14 @@ from .checkpoints import Checkpoint
 from .config import DEFAULT_BACKBONE, FOLDS, CnnShape, FitConfig
 from .crossfit import cross_fit, deal
 from .dataset import Dataset, Labels, fold_count, labels_digest, read_dataset, read_table, split_dataset
-from .errors import DataError, UsageError
-from .evaluation import Evaluation, evaluate, evaluate_tag
-from .heads import Head, SoftmaxHead
-from .held_out import HeldOut, bake, calibration_config, contradicted
+from .errors import UsageError
+from .evaluation import Evaluation
+from .held_out import ATTRIBUTES, HeldOut, bake, calibration_config, contradicted
 from .label_errors import issues_table, suggestions_table
-from .labels import LabelTable, align
+from .labels import LabelTable
+from .measuring import DIGEST_BYTES
 from .permutation import p_values
-from .phases import Fitted, Run, logits_of_features
+from .phases import Fitted, Run
 from .report_page import Report, write_report
 from .tables import history_table, predictions_table, write_tables
 from .thresholds import Threshold, apply_thresholds, choose_thresholds, cross_fit_thresholds
@@ -51,8 +51,6 @@ from .training import History
 _FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
 # Settings that change nothing of a training, or that digests of the data stand for.
 _NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "calibrate", "resume")
-_DIGEST_BYTES = 6  # of a picture's SHA-256 that tell whether a model learnt from it
-ATTRIBUTES = "attributes"  # the name of the head over all of them
 TITLES = {"out-of-fold": "training part, out of fold", "validation": "validation part", "test": "test part"}
 _log = logging.getLogger("multilabel")
 
@@ -105,7 +103,7 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     thresholds, held_out = _with_thresholds(config, trained, data.table)
     fitted = trained.fitted
     evaluations = [
-        _evaluate(config, fitted.heads, data.table, part, thresholds, TITLES[part.name]) for part in held_out
+        part.evaluation(fitted.heads, data.table, thresholds, TITLES[part.name], config.seed) for part in held_out
     ]
     if config.permutations:
         values = p_values(config, backbone, data, held_out[0].rows, held_out[0].dealt, progress)
@@ -120,39 +118,52 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
         tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.not_better_than_chance)),
         calibration_config(held_out[0].calibrations, fitted.heads),
     )
-    issues, suggestions = contradicted(fitted.heads, data.table, held_out[0])
+    _write(config.out, bundle, data, evaluations, held_out, trained)
+    if checkpoint is not None:
+        checkpoint.clear()
+    return FitResult(
+        config.out, tuple(evaluations), fitted.history, trained.histories, data.computed, data.seconds, trained.seconds
+    )
+
+
+def _write(
+    out: Path,
+    bundle: bundles.Bundle,
+    data: Dataset,
+    evaluations: Sequence[Evaluation],
+    held_out: Sequence[HeldOut],
+    trained: _Trained,
+) -> None:
+    """Writes the bundle with its tables, plot and page; all of it, or nothing."""
+    history, histories = trained.fitted.history, trained.histories
+    issues, suggestions = contradicted(bundle.heads, data.table, held_out[0])
     pages = Report(
         bundle.run_name,
         evaluations,
         held_out,
         data.table,
         data.names,
-        fitted.heads,
-        thresholds,
-        fitted.history,
-        trained.histories,
+        bundle.heads,
+        bundle.thresholds,
+        history,
+        histories,
         issues,
         suggestions,
         {name: value for name, value in bundle.provenance.items() if name != "learnt_from"},
     )
-    with bundles.writing(config.out) as folder:
+    with bundles.writing(out) as folder:
         bundles.save(bundle, folder)
         write_tables(
             folder,
             evaluations,
-            history_table(fitted.history, trained.histories),
-            predictions_table(data.table, data.names, fitted.heads, held_out),
+            history_table(history, histories),
+            predictions_table(data.table, data.names, bundle.heads, held_out),
             data.skipped,
         )
         issues_table(issues, data.names).to_csv(folder / "label_issues.csv", index=False)
         suggestions_table(suggestions, data.names).to_csv(folder / "suggested_labels.csv", index=False)
-        report.loss_curve(fitted.history, bundle.run_name, folder / "loss_curve.png", trained.histories)
+        report.loss_curve(history, bundle.run_name, folder / "loss_curve.png", histories)
         write_report(folder / "report.html", pages)
-    if checkpoint is not None:
-        checkpoint.clear()
-    return FitResult(
-        config.out, tuple(evaluations), fitted.history, trained.histories, data.computed, data.seconds, trained.seconds
-    )
 
 
 @dataclass(frozen=True)
@@ -213,115 +224,6 @@ def _with_thresholds(config: FitConfig, trained: _Trained, table: LabelTable) ->
     thresholds = [replace(threshold, spread=spread) for threshold, spread in zip(kept, spreads, strict=True)]
     others = [replace(part, present=apply_thresholds(part.p[ATTRIBUTES], thresholds)) for part in trained.held_out[1:]]
     return thresholds, [replace(first, present=present), *others]
-
-
-def evaluate_bundle(
-    bundle: bundles.Bundle,
-    labels: Path,
-    *,
-    images: Path | None = None,
-    format: str = "auto",
-    strict: bool = False,
-    cache: Path | None = None,
-    progress: bool = False,
-) -> Evaluation:
-    """Measures a bundle on other labels, which are read as those of its training were.
-
-    Args:
-        bundle: the model and its thresholds.
-        labels: the labels file, or a folder of JSON files. What it does not have is unknown; attributes, tags and
-            classes that the model does not have are left out.
-        images: the folder of the pictures; `None`: `images/` beside the labels file, else its folder.
-        format: one of `config.FORMATS`.
-        strict: any absent picture is an error.
-        cache: folder of the stored features; `None`: the user's cache folder.
-        progress: show bars on stderr, where a person watches.
-
-    Raises:
-        MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
-    """
-    config, data = read_for(bundle, labels, images=images, format=format, strict=strict, cache=cache, progress=progress)
-    p = probabilities_of(bundle, data)
-    part = HeldOut("all", np.arange(len(data.names)), p, p)
-    return _evaluate(config, bundle.heads, data.table, part, bundle.thresholds, f"pictures of {labels.name}")
-
-
-def read_for(
-    bundle: bundles.Bundle,
-    labels: Path,
-    *,
-    images: Path | None = None,
-    format: str = "auto",
-    strict: bool = False,
-    cache: Path | None = None,
-    progress: bool = False,
-) -> tuple[FitConfig, Dataset]:
-    """Reads other labels as a bundle knows them, with features; the arguments are those of `evaluate_bundle`.
-
-    Raises:
-        MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
-    """
-    attributes = bundle.provenance.get("settings", {}).get("attributes")
-    config = FitConfig(
-        labels,
-        images=images,
-        format=format,
-        tags=tuple(tag.name for tag in bundle.tags),
-        attributes=attributes if attributes is None else tuple(attributes),
-        strict=strict,
-        cache=cache,
-    )
-    read = read_table(config)
-    data = read_dataset(config, replace(read, table=aligned(config, read.table, bundle)), bundle.backbone, progress)
-    if bundle.provenance.get("labels_sha256") == labels_digest(data):
-        _log.warning("These are the labels and pictures that the model was made of: the scores are flattering.")
-    elif learnt := _learnt_from(bundle, data):
-        _log.warning(
-            f"The model learnt from {learnt:,} of these {len(data.names):,} pictures: the scores are flattering."
-        )
-    return config, data
-
-
-def _learnt_from(bundle: bundles.Bundle, data: Dataset) -> int:
-    """How many of the pictures had a say in the model."""
-    joined = base64.b64decode(bundle.provenance.get("learnt_from", ""))
-    learnt = {joined[start : start + _DIGEST_BYTES] for start in range(0, len(joined), _DIGEST_BYTES)}
-    return sum(digest[:_DIGEST_BYTES] in learnt for digest in data.digests)
-
-
-def aligned(config: FitConfig, table: LabelTable, bundle: bundles.Bundle) -> LabelTable:
-    """The labels as the model has them; says what is left out.
-
-    Raises:
-        DataError: nothing is left.
-    """
-    settings, rare = bundle.provenance.get("settings", {}), bundle.provenance.get("rare_classes", {})
-    into = settings.get("pool_name") if settings.get("rare") == "pool" else None
-    pooled = {tag: dict.fromkeys(classes, into) for tag, classes in rare.items()} if into else {}
-    given = settings.get("names") or ()
-    if len(given) == len(table.names) and not set(given) & set(table.names):
-        table = replace(table, names=tuple(given))  # the file does not name its attributes itself
-    aligned, strange = align(table, bundle.attributes, bundle.tags, pooled)
-    has = {*table.names, *(tag.name for tag in table.tags)}
-    knows = [*bundle.attributes, *(tag.name for tag in bundle.tags)]
-    if not has & set(knows):
-        raise DataError(f"{config.labels}: has {', '.join(sorted(has))}, but the model knows {', '.join(knows)}.")
-    if absent := [name for name in knows if name not in has]:
-        _log.warning(f"Not in {config.labels}, so not measured: {', '.join(absent)}.")
-    if unknown := sorted(has - set(knows)):
-        _log.info(f"Left out, because the model does not know them: {', '.join(unknown)}.")
-    if strange := {name: count for name, count in strange.items() if count}:
-        listed = ", ".join(f"{name} {count}" for name, count in strange.items())
-        _log.warning(f"Labels of classes that the model does not know count as unknown: {listed}.")
-    return aligned
-
-
-def probabilities_of(bundle: bundles.Bundle, data: Dataset) -> dict[str, np.ndarray]:
-    """The probabilities of all pictures, by head name, from their features."""
-    features = keras.Input((bundle.backbone.dimension,))
-    model = keras.Model(features, {head.name: bundle.model.get_layer(head.name)(features) for head in bundle.heads})
-    logits = logits_of_features(model, data, np.arange(len(data.names)))
-    return {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}
 
 
 def _resolved(config: FitConfig) -> FitConfig:
@@ -420,35 +322,6 @@ def _checkpoint(config: FitConfig, data: Dataset, parts: Mapping[str, np.ndarray
     return checkpoint
 
 
-def _evaluate(
-    config: FitConfig,
-    heads: Sequence[Head],
-    table: LabelTable,
-    part: HeldOut,
-    thresholds: Sequence[Threshold],
-    title: str,
-) -> Evaluation:
-    y = table.y[part.rows]
-    tags = [
-        evaluate_tag(head.targets(table)[part.rows], part.p[head.name], head.tag, head.classes, seed=config.seed)
-        for head in heads
-        if isinstance(head, SoftmaxHead)
-    ]
-    return evaluate(
-        y,
-        part.p.get(ATTRIBUTES, np.empty(y.shape)),
-        table.names,
-        thresholds,
-        present=None if part.folds is None else part.present,  # without folds by the thresholds alone
-        tags=tags,
-        part=title,
-        cross_fitted=part.folds is not None,
-        ended_training=part.name == "validation",
-        out_of_fold=part.name == "out-of-fold",
-        seed=config.seed,
-    )
-
-
 def _settings(config: FitConfig) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
 
@@ -460,7 +333,7 @@ def _versions() -> dict[str, str]:
 def _provenance(
     config: FitConfig, labels: Labels, data: Dataset, parts: Mapping[str, np.ndarray], folds: int
 ) -> dict[str, Any]:
-    learnt = sorted(data.digests[row][:_DIGEST_BYTES] for part in ("training", "validation") for row in parts[part])
+    learnt = sorted(data.digests[row][:DIGEST_BYTES] for part in ("training", "validation") for row in parts[part])
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),

@@ -109,13 +109,11 @@ def _macro(evaluation: Evaluation) -> str:
 
 def _tag_table(evaluation: Evaluation) -> list[str]:
     name_width = max([9, *(len(scores.tag) for scores in evaluation.tags)])
-    tested = any(scores.p_value is not None for scores in evaluation.tags)
     header = f"{'tag':<{name_width}}  {'known':>{_known_width(evaluation)}}  {'classes':>10}  {'':<8}"
-    lines = [header + _row(list(_TAG_COLUMNS.values()), _TAG_WIDTH) + _row(_P_VALUE[:tested])]
+    lines = [header + _row(list(_TAG_COLUMNS.values()), _TAG_WIDTH)]
     for scores in evaluation.tags:
         lead = f"{scores.tag:<{name_width}}  {_known(scores, evaluation)}  {_classes(scores):>10}  "
         rows = _score_rows([getattr(scores, name) for name in _TAG_COLUMNS], _TAG_WIDTH, _TAG_DECIMALS)
-        rows[0] += _row([_p_value(scores.p_value)] * tested)
         lines += _beside([lead, "", ""], rows)
     return [*lines, "", _mean_accuracy(evaluation)]
 

@@ -19,6 +19,7 @@ from .bundle import Bundle
 from .errors import MultilabelError, UsageError
 from .inference import Prediction, TagPrediction
 from .labels import UNKNOWN, LabelTable
+from .writing import replacing
 
 LIMITS = {".html": 2000, ".htm": 2000, ".png": 200}
 """Most pictures on a sheet, by how its file ends; they make some 15 MB of HTML or 10 MB of PNG."""
@@ -153,17 +154,8 @@ class Sheet:
             for (prediction, lines), thumbnail in zip(self._shown, thumbnails, strict=True)
         ]
         drawn = _arranged(_header(self._title(), [*self._summary(), self._legend()]), tiles)
-        target = Path(os.path.realpath(self.path))
-        new = target.with_name(f".{target.name}.new-{os.getpid()}")
-        try:
+        with replacing(self.path, "choose another --sheet") as new:
             drawn.save(new, "PNG")
-            new.replace(target)
-        except OSError as error:
-            raise MultilabelError(
-                f"{self.path} cannot be written ({error.strerror or error}); choose another --sheet."
-            ) from error
-        finally:
-            new.unlink(missing_ok=True)
 
 
 def write(

@@ -18,7 +18,7 @@ from .dataset import Dataset, labels_digest
 from .errors import DataError, UsageError
 from .evaluation import Evaluation, evaluate
 from .heads import LogitHead
-from .pipeline import probabilities_of, read_for
+from .measuring import LabelSource, probabilities_of, read_for
 from .thresholds import Threshold, apply_thresholds, choose_thresholds, cross_fit_thresholds
 
 _log = logging.getLogger("multilabel")
@@ -52,29 +52,15 @@ class TuneResult:
     after: Evaluation
 
 
-def tune(
-    folder: Path,
-    labels: Path,
-    choice: Choice,
-    *,
-    images: Path | None = None,
-    format: str = "auto",
-    strict: bool = False,
-    cache: Path | None = None,
-    progress: bool = False,
-) -> TuneResult:
+def tune(folder: Path, source: LabelSource, choice: Choice, *, progress: bool = False) -> TuneResult:
     """Replaces a bundle's thresholds by ones chosen on labels that it has not seen; nothing is trained.
 
     An attribute without a known positive there keeps its threshold, unless all are to share one.
 
     Args:
         folder: the bundle; its description, `multilabel.json`, is replaced in one go.
-        labels: the labels file, or a folder of JSON files.
+        source: the labels.
         choice: what thresholds are to do.
-        images: the folder of the pictures; `None`: `images/` beside the labels file, else its folder.
-        format: one of `config.FORMATS`.
-        strict: any absent picture is an error.
-        cache: folder of the stored features; `None`: the user's cache folder.
         progress: show bars on stderr, where a person watches.
 
     Raises:
@@ -85,13 +71,13 @@ def tune(
     bundle = bundles.load(folder)
     if not bundle.attributes:
         raise UsageError(f"{folder} has tags alone, and tags have no thresholds; there is nothing to tune.")
-    config, data = read_for(bundle, labels, images=images, format=format, strict=strict, cache=cache, progress=progress)
+    config, data = read_for(bundle, source, progress)
     digest = labels_digest(data)
     if bundle.provenance.get("labels_sha256") == digest:
         _log.warning("The model is surer of pictures that it learnt from than of others: tune on others.")
-    result = _tuned(bundle, data, config, choice, f"pictures of {labels.name}")
+    result = _tuned(bundle, data, config, choice, source.title)
     tuned = {
-        "labels": str(labels),
+        "labels": str(source.labels),
         "labels_sha256": digest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "beta": choice.beta,

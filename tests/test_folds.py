@@ -136,7 +136,7 @@ def test_the_whole_bundle(default: tuple[Path, Result]) -> None:
     (part,) = parts_of(out)
     assert part["part"] == "training part, out of fold"
     assert (part["cross_fitted"], part["ended_training"]) == (True, False)
-    assert all(scores["p_value"] is None for kind in ("attributes", "tags") for scores in part[kind].values())
+    assert all(scores["p_value"] is None for scores in part["attributes"].values())
 
 
 def test_every_picture_is_predicted_once(default: tuple[Path, Result], folder: Path) -> None:

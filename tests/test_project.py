@@ -19,7 +19,7 @@ from multilabel.cli import main
 from multilabel.losses import missing
 
 FLOORS = [
-    {"errors", "config", "columns", "formats", "labels", "splits", "images"},
+    {"errors", "config", "columns", "formats", "labels", "splits", "images", "writing"},
     {
         "metrics.masked",
         "metrics.single",
@@ -55,6 +55,7 @@ FLOORS = [
     {
         "crossfit",
         "held_out",
+        "measuring",
         "permutation",
         "inference",
         "explain",

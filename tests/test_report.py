@@ -179,15 +179,6 @@ def test_the_table_of_attributes_is_the_same_with_tags_below(evaluation):
     assert both == "\n".join([alone, "", *TAG_TABLE, "", "Mean accuracy 0.577, the mean over 2 tags."])
 
 
-def test_p_values_of_tags():
-    evaluation = Evaluation("test part", 2000, 4000, 1239, False, (), (replace(GENDER, p_value=0.5), LONG))
-    lines = score_table(evaluation).splitlines()[3:]
-    assert lines[0] == TAG_TABLE[0] + "   p-value"
-    assert lines[1] == TAG_TABLE[1] + "     0.500"
-    assert lines[4] == TAG_TABLE[4] + "       n/a"
-    assert [lines[row] for row in (2, 3, 5, 6)] == [TAG_TABLE[row] for row in (2, 3, 5, 6)]
-
-
 def test_a_tag_without_labels_is_left_out_of_the_mean():
     undefined = Score(math.nan, math.nan, math.nan, math.nan)
     unknown = tag_scores("season", (0, 0), undefined, undefined, undefined)

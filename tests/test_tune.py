@@ -214,7 +214,7 @@ def test_a_description_that_cannot_be_replaced(folder, bundle, monkeypatch) -> N
     monkeypatch.setattr(Path, "replace", fail)
     result = tune(bundle, folder)
     assert result.exit_code == 1
-    assert "could not be written (No space left on device)" in result.stderr
+    assert "cannot be written (No space left on device)" in result.stderr
     assert files(bundle) == before
 
 

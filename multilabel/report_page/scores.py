@@ -88,15 +88,13 @@ def _attribute_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
 
 
 def _tag_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    tested = any(scored.p_value is not None for scored in evaluation.tags)
     header = ["tag", "better than chance?", "known", "classes", *_score_header(_TAG_SCORES)]
     rows = []
     for scored in evaluation.tags:
         counts = [f"{scored.known:,}/{evaluation.pictures:,}", f"{scored.occurring}/{len(scored.classes)}"]
         cells = [scored.tag, _verdict(scored), *counts]
-        cells += _score_cells(scored, _TAG_SCORES, TAG_DECIMALS)
-        rows.append(cells + [_p_value(scored.p_value)] * tested)
-    return header + ["p-value"] * tested, rows
+        rows.append(cells + _score_cells(scored, _TAG_SCORES, TAG_DECIMALS))
+    return header, rows
 
 
 def _p_value(value: float | None) -> str:

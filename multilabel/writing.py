@@ -1,0 +1,37 @@
+"""A file that is written appears when it is complete; until then, and after a failure, the old one is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import MultilabelError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], remedy: str) -> Iterator[Path]:
+    """A place to write to, beside the file; what is there takes the file's place when the block ends well.
+
+    Args:
+        path: the file; of a link, what it points to is replaced. A pipe or a device cannot be replaced and is the
+            place itself.
+        remedy: what a person can do where the file cannot be written, the end of the sentence that says so.
+
+    Raises:
+        MultilabelError: the file cannot be written; the old one, if there was one, is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            yield target
+            return
+        new = target.with_name(f".{target.name}.new-{os.getpid()}")
+        try:
+            yield new
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+    except OSError as error:
+        raise MultilabelError(f"{os.fspath(path)} cannot be written ({error.strerror or error}); {remedy}.") from error
