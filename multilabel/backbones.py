@@ -220,7 +220,7 @@ def resolve_precision(name: str) -> str:
 
     Args:
         name: one of `PRECISIONS`. `"auto"` stands for float16 on a GPU, for bfloat16 on a processor that computes in
-            it, and else for float32. A processor that can need not be faster so: it depends on the network.
+            it, and else for float32.
 
     Raises:
         UsageError: for a precision that there is not, or that nothing here computes in.
@@ -238,6 +238,11 @@ def resolve_precision(name: str) -> str:
             f"choose {' or '.join(['auto', *available])}."
         )
     return name
+
+
+def computes_in(precision: str) -> bool:
+    """Whether this machine computes in a precision, and does not only imitate it."""
+    return precision == "float32" or precision in _available_precisions()
 
 
 def _available_precisions() -> list[str]:

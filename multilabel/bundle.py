@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
-import math
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, freeze
+from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, computes_in, freeze
 from .config import CnnShape
+from .description import (
+    DESCRIPTION,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    check_weights,
+    digest_of,
+    precision_of,
+    read,
+    refusing_damage,
+    set_aside,
+    thresholds_of,
+)
+from .engine import Engine
 from .errors import BundleError, UsageError
 from .heads import Head, LogitHead, SoftmaxHead, head_from_config
 from .labels import Tag
@@ -25,9 +39,6 @@ from .thresholds import Threshold
 from .training import build_models
 from .writing import replacing
 
-SCHEMA_VERSION = 1
-DESCRIPTION = "multilabel.json"
-WEIGHTS = "model.weights.h5"
 TABLES = (
     "metrics.json",
     "predictions.csv",
@@ -38,6 +49,7 @@ TABLES = (
     "suggested_labels.csv",
     "skipped.csv",
 )
+_log = logging.getLogger("multilabel")
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,12 @@ class Bundle:
         backbone: the backbone, frozen.
         heads: the model's heads.
         thresholds: one per attribute, in the heads' order; tags have none.
-        model: `(batch, height, width, 3)` RGB 0..255 → logits by head name.
+        model: `(batch, height, width, 3)` RGB 0..255 → logits by head name, in float32.
         provenance: where it came from: versions, data, settings.
         not_better_than_chance: attributes and tags that were measured, and found to be no better than chance.
         calibration: by attribute and tag, how its logits were scaled; the weights hold that already.
+        weights_sha256: of the weights file that it was loaded from; `None` if it was not.
+        precision: what the backbone computes in where the bundle serves: what it was measured in.
     """
 
     run_name: str
@@ -63,6 +77,8 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     not_better_than_chance: tuple[str, ...] = ()
     calibration: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str | None = None
+    precision: str = "float32"
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -74,6 +90,45 @@ class Bundle:
     def tags(self) -> tuple[Tag, ...]:
         """All tags with their classes, in the heads' order."""
         return tuple(Tag(head.tag, head.classes) for head in self.heads if isinstance(head, SoftmaxHead))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all heads: that of the attributes first, if there is one, then those of the tags in their order."""
+        return tuple(head.name for kind in (LogitHead, SoftmaxHead) for head in self.heads if isinstance(head, kind))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of its pictures, in pixels."""
+        return self.backbone.image_size
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What computes its features: in `precision` or, where the machine does not compute in that, in float32."""
+        if computes_in(self.precision):
+            return Engine(self.backbone, self.precision)
+        _log.info(
+            f"The model was measured in {self.precision}, which this machine does not compute in: it computes in "
+            "float32, and its probabilities are nearly the same."
+        )
+        return Engine(self.backbone)
+
+    @cached_property
+    def heads_model(self) -> keras.Model:
+        """The heads alone: `(batch, dimension)` features → logits by head name."""
+        features = keras.Input((self.backbone.dimension,))
+        return keras.Model(features, {head.name: self.model.get_layer(head.name)(features) for head in self.heads})
+
+    def probabilities(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities of n pictures by head name, as their stored features give them.
+
+        Args:
+            pixels: uint8 `(n, height, width, 3)`, RGB.
+
+        Returns:
+            `(n, K)` of the attributes, `(n, C)` of a tag.
+        """
+        logits = self.heads_model(self.engine(pixels))
+        return {head.name: head.to_probs(keras.ops.convert_to_numpy(logits[head.name])) for head in self.heads}
 
 
 def check_out(folder: str | os.PathLike[str]) -> None:
@@ -141,7 +196,7 @@ def save(bundle: Bundle, folder: Path) -> None:
     # A model of the same layers that was never compiled: the optimizer's arrays do not belong into a bundle.
     model = keras.Model(bundle.model.input, bundle.model.output, name=bundle.model.name)
     model.save_weights(folder / WEIGHTS)
-    _write_description(bundle, _digest(folder / WEIGHTS), folder / DESCRIPTION)
+    _write_description(bundle, digest_of(folder / WEIGHTS), folder / DESCRIPTION)
 
 
 def save_description(bundle: Bundle, folder: Path) -> None:
@@ -151,7 +206,7 @@ def save_description(bundle: Bundle, folder: Path) -> None:
         MultilabelError: it cannot be written; what was there is untouched.
     """
     with replacing(folder / DESCRIPTION, "it is as it was") as new:
-        _write_description(bundle, _digest(folder / WEIGHTS), new)
+        _write_description(bundle, digest_of(folder / WEIGHTS), new)
 
 
 def _write_description(bundle: Bundle, weights_sha256: str, file: Path) -> None:
@@ -166,6 +221,7 @@ def _write_description(bundle: Bundle, weights_sha256: str, file: Path) -> None:
         ],
         "not_better_than_chance": list(bundle.not_better_than_chance),
         "calibration": bundle.calibration,
+        "precision": bundle.precision,
         "weights_sha256": weights_sha256,
         "provenance": bundle.provenance,
     }
@@ -180,24 +236,9 @@ def load(folder: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: if there is no bundle, or it is damaged or of a newer version.
     """
-    path = Path(folder)
-    try:
-        path = _readable(path)
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        why = f"it holds no {DESCRIPTION}" if path.is_dir() else "it is no folder"
-        raise BundleError(f"{path} is not a bundle ({why}); make one with `multilabel fit`.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path / DESCRIPTION} cannot be read ({error}); run `multilabel fit` again.") from error
-    if not isinstance(description, dict) or not isinstance(description.get("schema"), int):
-        raise BundleError(f"{path / DESCRIPTION} is not a bundle's description; run `multilabel fit` again.")
-    if description["schema"] > SCHEMA_VERSION:
-        raise BundleError(f"{path} was written by a newer multilabel; update with `pip install -U multilabel`.")
-    try:
+    path, description = read(folder)
+    with refusing_damage(path):
         return _rebuild(description, path)
-    except Exception as error:  # on damaged files our code, Keras and h5py raise nearly anything
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).strip().split("\n", 1)[0]
-        raise BundleError(f"{path} is damaged ({reason}); run `multilabel fit` again.") from error
 
 
 def load_backbone(folder: str | os.PathLike[str], image_size: tuple[int, int] | None = None) -> Backbone:
@@ -228,9 +269,7 @@ def _build(recorded: dict[str, Any], image_size: tuple[int, int]) -> Backbone:
 
 
 def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
-    # First of all: HDF5 is not safe against damaged files, and weights of another run fit as well as the right ones.
-    if _digest(path / WEIGHTS) != description["weights_sha256"]:
-        raise ValueError(f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}")
+    check_weights(description, path)  # first of all: HDF5 is not safe against damaged files
     recorded = description["backbone"]
     height, width = (int(side) for side in recorded["image_size"])
     backbone = _build(recorded, (height, width))
@@ -239,33 +278,19 @@ def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
     check_arrays(model, "the model", path / WEIGHTS)
     model.load_weights(path / WEIGHTS)
     freeze(backbone)
-    thresholds = tuple(
-        Threshold(float(item["value"]), str(item["source"]), int(item["positives"]), _spread(item["spread"]))
-        for item in description["thresholds"]
-    )
     bundle = Bundle(
         str(description["run_name"]),
         backbone,
         heads,
-        thresholds,
+        (),
         model,
         description["provenance"],
         tuple(map(str, description["not_better_than_chance"])),
         dict(description["calibration"]),
+        description["weights_sha256"],
+        precision_of(description),
     )
-    if [item["attribute"] for item in description["thresholds"]] != list(bundle.attributes):
-        raise ValueError("its thresholds do not belong to its attributes")
-    if not all(math.isfinite(threshold.value) for threshold in thresholds):
-        raise ValueError("a threshold is not a finite number")
-    return bundle
-
-
-def _spread(recorded: Any) -> tuple[float, float] | None:
-    """Lowest and highest threshold of the folds."""
-    if recorded is None:
-        return None
-    low, high = map(float, recorded)
-    return low, high
+    return replace(bundle, thresholds=thresholds_of(description, bundle.attributes))
 
 
 def _reserve(file: Path, model: keras.Model) -> None:
@@ -274,16 +299,11 @@ def _reserve(file: Path, model: keras.Model) -> None:
     file.write_bytes(bytes(4 * model.count_params() + per_array * len(model.weights)))
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = _old(path)
+    old = set_aside(path)
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     try:
@@ -312,16 +332,7 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
-
-
 def _recover(path: Path) -> None:
     """Puts the old bundle back if a kill fell between the two renames of `_swap`."""
-    if not path.exists() and _old(path).is_dir():
-        _old(path).rename(path)
-
-
-def _readable(path: Path) -> Path:
-    """The bundle, or the old one if a kill fell between the two renames; a reader moves nothing."""
-    return _old(path) if path.name and not path.exists() and _old(path).is_dir() else path
+    if not path.exists() and set_aside(path).is_dir():
+        set_aside(path).rename(path)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
@@ -21,6 +21,7 @@ from .config import (
     BATCH_NORMS,
     CLASS_WEIGHTS,
     DEFAULT_BACKBONE,
+    EXPORT_FORMATS,
     FORMATS,
     LARGEST_BETA,
     LOSSES,
@@ -29,7 +30,9 @@ from .config import (
     POS_WEIGHTS,
     PRECISIONS,
     RARE,
+    RUNTIMES,
     SCHEDULES,
+    SOLVERS,
     CnnShape,
     FitConfig,
 )
@@ -37,8 +40,8 @@ from .errors import Interrupted, MultilabelError, UsageError
 from .writing import replacing
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
     from .evaluation import Evaluation
+    from .inference import Model
     from .sheet import Sheet
 
 _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
@@ -213,7 +216,12 @@ def main() -> None:
 @_option("--fine-tune", type=_Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
 @_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
 @_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
-@_option("--precision", type=click.Choice(PRECISIONS), help="Of computing while the backbone is trained.")
+@_option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="What the backbone computes in: frozen its features, and wherever the bundle serves; trained its training "
+    "alone. auto: frozen bfloat16 if the processor computes in it (on a GPU float16), trained float32.",
+)
 @_option(
     "--folds",
     type=click.IntRange(0, 100),
@@ -223,6 +231,7 @@ def main() -> None:
 @_option("--val-share", type=_SHARE, help="Share of the pictures kept for validation.")
 @_option("--test-share", type=_BELOW_ONE, help="Share kept aside for an untouched test.")
 @_option("--split", metavar="COLUMN|FILE", help="Column, or file of lines `photo.jpg test`, that fixes the parts.")
+@_option("--solver", type=click.Choice(SOLVERS), help="Of heads on a frozen backbone: Adam, or L-BFGS with L2.")
 @_option("--epochs", type=_per_phase(click.IntRange(1)), help="Passes over the training part, at most.")
 @_option("--lr", type=_per_phase(_POSITIVE), help="Adam's learning rate.")
 @_option("--patience", type=_per_phase(click.IntRange(1)), help="Epochs without a better --monitor before it stops.")
@@ -380,7 +389,9 @@ def _show(evaluation: Evaluation) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@_model_option
+@click.option(
+    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle, or an export of one."
+)
 @click.option(
     "--threshold",
     "thresholds",
@@ -406,6 +417,16 @@ def _show(evaluation: Evaluation) -> None:
 @click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
 @click.option("--sheet", type=_FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
 @click.option("--labels", type=_FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    help="What computes; all but tensorflow start sooner.  [default: tensorflow, or what an export is for]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What it computes in.  [default: what the bundle was measured in; float32 for an export]",
+)
 def infer(
     paths: Sequence[str],
     model: Path,
@@ -415,13 +436,21 @@ def infer(
     output: Path | None,
     sheet: Path | None,
     labels: Path | None,
+    runtime: str | None,
+    precision: str | None,
 ) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
-    with _sentences("Stopped; what was not printed is lost, and no --output file was written."):
-        _check_outputs({"--output": output, "--sheet": sheet}, labels, *paths)
-        from . import bundle, inference
+    stopped = "Stopped; what was not printed is lost, and no --output file was written."
+    with _sentences(stopped, with_keras=False):
+        _check_outputs({"--output": output, "--sheet": sheet}, model, labels, *paths)
+        from . import inference, runtimes
 
-        loaded = inference.with_thresholds(bundle.load(model), thresholds)
+        if runtimes.needs_tensorflow(model, runtime):
+            _import_keras()
+        # LiteRT announces itself on stderr.
+        with _silent_stderr() if model.suffix == ".tflite" else nullcontext():
+            loaded = runtimes.load(model, runtime, precision)
+        loaded = inference.with_thresholds(loaded, thresholds)
         predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
         shown = _sheet(loaded, sheet, labels)
         with _output(output) as file:
@@ -466,7 +495,57 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
     _warn_of_chance([name for name in loaded.not_better_than_chance if name in explained])
 
 
-def _sheet(bundle: Bundle, path: Path | None, labels: Path | None) -> Sheet | None:
+@main.command()
+@_model_option
+@click.option(
+    "--format",
+    type=click.Choice(EXPORT_FORMATS),
+    required=True,
+    help="onnx, openvino and litert are for these runtimes; saved_model for TensorFlow, keras for Keras.",
+)
+@click.option(
+    "--out",
+    type=_FILE,
+    help="File to write; of saved_model a folder.  [default: beside the bundle, with its name and the format's suffix]",
+)
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="In whole numbers of 8 bits: a third of the size, and faster. With openvino alone, whose int8 is the best.",
+)
+@click.option(
+    "--calibrate-on", type=_FILE, metavar="DIR", help="--int8: pictures that show how large numbers become; 32 or more."
+)
+@click.option(
+    "--check-on",
+    type=_FILE,
+    metavar="DIR",
+    help="Pictures to check on.  [default: those of the bundle if they are still there, else generated ones]",
+)
+@click.option(
+    "--labels",
+    type=_FILE,
+    help="--int8: labels of other pictures, to measure bundle and export on, and to choose thresholds anew.",
+)
+@_images_option
+@_cache_option
+def export(labels: Path | None, images: Path | None, cache: Path | None, **settings: Any) -> None:
+    """Write a bundle for another runtime, checked on pictures; and a JSON file that says what its numbers mean."""
+    with _sentences("Stopped; nothing was written."):
+        from .export import export_folder
+        from .measuring import LabelSource
+
+        source = None if labels is None else LabelSource(labels, images, cache=cache)
+        done = export_folder(settings.pop("model"), settings.pop("format"), labels=source, progress=True, **settings)
+    if done.measured:
+        for title, evaluation in (("The bundle", done.measured.before), ("The export", done.measured.after)):
+            click.echo(f"\n{title}:")
+            _show(evaluation)
+    with _output(None) as terminal:
+        terminal.write(f"{done.summary()}\n")
+
+
+def _sheet(model: Model, path: Path | None, labels: Path | None) -> Sheet | None:
     if path is None and labels is not None:
         raise UsageError("--labels stand beside the predictions of a --sheet; give one, such as --sheet sheet.html.")
     if path is None:
@@ -474,10 +553,10 @@ def _sheet(bundle: Bundle, path: Path | None, labels: Path | None) -> Sheet | No
     from .sheet import Sheet
 
     if labels is None:
-        return Sheet(bundle, path)
-    from .measuring import labels_for
+        return Sheet(model, path)
+    from .matching import labels_for
 
-    return Sheet(bundle, path, labels_for(bundle, labels))
+    return Sheet(model, path, labels_for(model, labels))
 
 
 def _warn_of_chance(names: Sequence[str]) -> None:
@@ -526,7 +605,9 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 def _sentences(stopped: str, *, with_keras: bool = True) -> Iterator[None]:
     """Turns every error raised on purpose, and Ctrl-C, into one sentence on stderr and an exit code."""
     try:
-        _quiet(with_keras)
+        _quiet()
+        if with_keras:
+            _import_keras()
         yield
     except Interrupted as error:
         _stop(str(error))
@@ -548,16 +629,20 @@ def _stop(sentence: str) -> NoReturn:
     os._exit(1)
 
 
-def _quiet(with_keras: bool) -> None:
+def _quiet() -> None:
     """Shows our remarks, and keeps TensorFlow's own log off the terminal unless a person asked for it."""
     logger = logging.getLogger("multilabel")
     logger.setLevel(logging.INFO)
     logger.handlers = [logging.StreamHandler()]
     logger.propagate = False
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3" and with_keras:
-        with _silent_stderr():
-            import keras  # noqa: F401
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _import_keras() -> None:
+    """Loads Keras and TensorFlow, quietly unless a person asked for their log; what needs them finds them loaded."""
+    with _silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext():
+        import keras  # noqa: F401
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from typing import Any
 from .errors import UsageError
 
 FORMATS = ("auto", "aimonk", "csv", "tsv", "fashion")
+RUNTIMES = ("tensorflow", "onnxruntime", "openvino")  # that run bundles; the first does it as they are
+EXPORT_FORMATS = ("onnx", "openvino", "litert", "saved_model", "keras")
+SOLVERS = ("adam", "lbfgs")
 FOLDS = 5  # where nothing else is said
 LARGEST_BETA = 100.0
 DEFAULT_BACKBONE = "resnet50"
@@ -122,13 +125,17 @@ class FitConfig:
         fine_tune: `"none"`, `"all"` or how many of the backbone's last layers the second phase trains.
         augment: one of `AUGMENTATIONS`, for what trains the backbone, and for `views`.
         views: with a frozen backbone, how many views of each picture are stored, the first of them unchanged.
-        precision: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`: what a backbone that trains computes in.
+        precision: what the backbone computes in: a frozen one its features, here and wherever the bundle serves; one
+            that is trained its training alone, and all else in float32. `"float32"`, `"bfloat16"`, `"float16"` or
+            `"auto"`: if it is frozen float16 on a GPU, or bfloat16 on a processor that computes in it; else float32.
         folds: into how many the pictures outside of the test part are dealt; each fold is measured by heads that learnt
             from the others, and the model that is kept learns from all. 0: one validation part; `None`: `FOLDS` while
             the backbone is frozen, unless there are too few labels or `split` fixes a validation part.
         val_share: share of the pictures that is kept to stop training by; with folds, of the pictures of the others.
         test_share: share of the pictures that neither training, stopping nor thresholds see; 0 for none.
         split: a column of the labels file, or a file of names, that fixes the parts instead.
+        solver: of heads on a frozen backbone, one of `SOLVERS`: `"adam"`, step by step; or `"lbfgs"`, the minimum of
+            the loss, L2 regularised as is best for each attribute and tag.
         epochs: passes over the training part, at most.
         lr: Adam's learning rate.
         patience: epochs without a better monitored value before training stops.
@@ -178,11 +185,12 @@ class FitConfig:
     fine_tune: str | int = "none"
     augment: str = "none"
     views: int = 1
-    precision: str = "float32"
+    precision: str = "auto"
     folds: int | None = None
     val_share: float = 0.2
     test_share: float = 0.0
     split: str | None = None
+    solver: str = "adam"
     epochs: tuple[int, ...] = (200, 10)
     lr: tuple[float, ...] = (1e-3, 1e-4)
     patience: tuple[int, ...] = (10, 5)
@@ -310,6 +318,8 @@ class FitConfig:
                     f"{', '.join(map(_option, idle))} would do nothing while the backbone is frozen; "
                     "add --fine-tune or --train-backbone" + (", or --views 4." if "augment" in idle else ".")
                 )
+        if self.solver == "lbfgs":
+            self._check_lbfgs()
         if self.pos_weight != "balanced" and (self.missing != "ignore" or self.loss not in ("bce", "focal")):
             raise UsageError(
                 "--pos-weight would do nothing: positives are balanced only in --loss bce or focal, "
@@ -319,6 +329,23 @@ class FitConfig:
             raise UsageError(f"--loss {self.loss} decides what unknown cells count; leave out --missing.")
         if self.warmup and self.schedule != "cosine":
             raise UsageError("--warmup belongs to --schedule cosine; choose that, or leave out --warmup.")
+
+    def _check_lbfgs(self) -> None:
+        if self.trains_backbone:
+            raise UsageError(
+                "--solver lbfgs trains heads on a frozen backbone; leave it out, or --fine-tune and --train-backbone."
+            )
+        if self.loss != "bce" or self.missing not in ("ignore", "negative"):
+            given = f"--loss {self.loss}" if self.loss != "bce" else f"--missing {self.missing}"
+            raise UsageError(
+                f"--solver lbfgs finds the minimum of losses that have but one, and with {given} there are many; "
+                "leave it out, or choose --loss bce with --missing ignore or negative."
+            )
+        idle = [name for name in _STEPS_ONLY if getattr(self, name) != getattr(type(self), name)]
+        if idle:
+            raise UsageError(
+                f"{', '.join(map(_option, idle))} would do nothing with --solver lbfgs, which takes no steps of Adam."
+            )
 
     def check_without_attributes(self) -> None:
         """For labels that have only tags: makes sure that nothing was set in vain.
@@ -341,7 +368,8 @@ class FitConfig:
 _ATTRIBUTES_ONLY = ("loss", "missing", "pos_weight", "permutations")
 _TAGS_ONLY = ("min_count", "min_share", "class_weight", "label_smoothing")
 _PER_PHASE = ("epochs", "lr", "patience")
-_BACKBONE_ONLY = ("schedule", "warmup", "ema", "precision", "resume")
+_STEPS_ONLY = ("epochs", "lr", "patience", "batch_size")
+_BACKBONE_ONLY = ("schedule", "warmup", "ema", "resume")
 _CHOICES = {
     "format": FORMATS,
     "rare": RARE,
@@ -349,6 +377,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "monitor": MONITORS,
+    "solver": SOLVERS,
     "loss": LOSSES,
     "missing": MISSING,
     "pos_weight": POS_WEIGHTS,

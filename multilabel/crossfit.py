@@ -12,6 +12,7 @@ import numpy as np
 
 from .backbones import Backbone
 from .config import FitConfig
+from .convex import strength
 from .dataset import Dataset
 from .heads import Head, SoftmaxHead
 from .phases import Fitted, Run, logits_of_features
@@ -49,6 +50,7 @@ def cross_fit(
     For how long is found for each attribute and tag apart, and without the fold: heads that learn from most of the
     other folds are judged by a share of them (`val_share`) after each epoch; then new heads learn from all of the other
     folds, each attribute for as many epochs as was best for it. Heads on everything take the median of the folds.
+    With the solver L-BFGS, epochs are steps to weaker regularisation (`convex`), so that is the geometric median.
 
     Args:
         config: what is wanted.
@@ -79,15 +81,22 @@ def cross_fit(
         for head, values in logits_of_features(model, data, rows[judged]).items():
             logits.setdefault(head, np.empty((len(rows), values.shape[1])))[judged] = values
     epochs = {head: np.median([one[head] for one in found], axis=0).round().astype(int) for head in found[0]}
-    shortest = min(int(numbers.min()) for numbers in epochs.values())
     _log.info(
         f"Trained heads on {count} folds ({time.perf_counter() - started:.1f} s); "
-        f"best for an attribute or tag were {shortest} to {longest(epochs)} epochs, in the median of the folds."
+        f"best for an attribute or tag were {_range(config, epochs, backbone.dimension)}, in the median of the folds."
     )
     run = _on_all_of(config, backbone, data, rows, progress, epochs, "heads")
     for number, kept in enumerate(run.heads):
         logits[kept.name] += _shift(kept) - np.array([of_fold[number] for of_fold in weights])[folds]
     return CrossFitted(run.fit(KeepEpochs(run.heads, epochs)), logits, tuple(histories))
+
+
+def _range(config: FitConfig, epochs: Epochs, dimension: int) -> str:
+    """From the fewest to the most epochs, or from the weakest to the strongest regularisation."""
+    shortest, last = min(int(numbers.min()) for numbers in epochs.values()), longest(epochs)
+    if config.solver == "lbfgs":
+        return f"L2 strengths from {strength(last, dimension):.3g} to {strength(shortest, dimension):.3g}"
+    return f"{shortest} to {last} epochs"
 
 
 def _shift(head: Head) -> np.ndarray:
@@ -100,10 +109,9 @@ def find_epochs(
 ) -> tuple[Epochs, History]:
     """For how many epochs it is best to learn from pictures like these, and how the training went that said so."""
     run = Run(config, backbone, data, parts, None, progress, what=what)
-    stop = parts["validation"]
-    targets = {head.name: head.targets(data.table)[stop] for head in run.heads}
-    gain = _GAIN_PER_STEP * len(parts["training"]) / config.batch_size
-    best = BestEpochs(run.heads, data.first_views[stop], targets, config.patience[0], config.monitor, gain)
+    gain = 0.0 if config.solver == "lbfgs" else _GAIN_PER_STEP * len(parts["training"]) / config.batch_size
+    validation = run.batches(data.first_views, "validation")
+    best = BestEpochs(run.heads, validation, run.heads_phase.patience, config.monitor, gain)
     _, history = run.fit_heads(best)
     history.best_epoch = round(float(np.median(np.concatenate(list(best.epochs.values())))))
     return best.epochs, history

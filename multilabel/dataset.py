@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .augment import Augmentation
-from .backbones import Backbone
 from .config import FOLDS, FitConfig
+from .engine import Engine
 from .errors import DataError, UsageError
 from .features import Extraction, FeatureStore, Views, check, default_cache, extract
 from .formats import read_labels
@@ -163,21 +163,22 @@ def _describe_rare(config: FitConfig, rare: Mapping[str, Mapping[str, int]]) -> 
         _log.info(f"{tag}: {rare_classes}, {counted(sum(classes.values()), 'label')}, {done}: {listed}{more}.")
 
 
-def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress: bool) -> Dataset:
+def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bool) -> Dataset:
     """Reads every picture; for a phase with a frozen backbone, once for all as its features."""
     started = time.perf_counter()
     table, features = labels.table, None
     if config.train_backbone:
-        extraction = check(table.images, backbone.image_size, progress=progress)
+        extraction = check(table.images, engine.image_size, progress=progress)
         rows, digests = _readable(table, extraction)
     else:
-        augment = Augmentation(config.augment, backbone.image_size) if config.views > 1 else None
+        augment = Augmentation(config.augment, engine.image_size) if config.views > 1 else None
         views = Views(config.views, augment)
-        with FeatureStore(config.cache or default_cache(), backbone) as store:
-            extraction = extract(backbone, table.images, store, views=views, progress=progress)
+        with FeatureStore(config.cache or default_cache(), engine) as store:
+            extraction = extract(engine, table.images, store, views=views, progress=progress)
             rows, digests = _readable(table, extraction)
-            stacked = [store.load(keys) for keys in zip(*map(views.keys, digests), strict=True)]
-        features = stacked[0] if len(stacked) == 1 else np.stack(stacked, axis=1)
+            features = store.load([key for digest in digests for key in views.keys(digest)])
+        if views.count > 1:
+            features = features.reshape(len(digests), views.count, -1)
     seconds = time.perf_counter() - started
     if not config.train_backbone:
         stored = len(set(digests)) * config.views - extraction.computed
@@ -194,7 +195,7 @@ def read_dataset(config: FitConfig, labels: Labels, backbone: Backbone, progress
         nowhere = [name for name, part in zip(names, table.parts, strict=True) if not part]
         _warn_left_out("--split gives it no part", nowhere)
         skipped += [(name, "no part in --split") for name in nowhere]
-    pictures = Pictures(table.images, backbone.image_size)
+    pictures = Pictures(table.images, engine.image_size)
     return Dataset(table, names, digests, skipped, features, pictures, extraction.computed, seconds)
 
 

@@ -1,8 +1,8 @@
 """The feature store: a frozen backbone is evaluated once per picture, and never again.
 
-One SQLite file holds the features of one backbone (its name, size, preprocessing and every weight make the file's
-name), keyed by the SHA-256 of the picture's bytes. SQLite gives what matters here: a batch is there whole or not at
-all after a kill at any moment, and several processes can use the file at once.
+One SQLite file holds the features of one backbone in one precision (its name, size, preprocessing and every weight make
+the file's name), keyed by the SHA-256 of the picture's bytes. SQLite gives what matters here: a batch is there whole or
+not at all after a kill at any moment, and several processes can use the file at once.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import platformdirs
 from tqdm import tqdm
 
 from .augment import Augmentation
-from .backbones import Backbone
+from .engine import Engine
 from .errors import DataError, ImageError, Interrupted
 from .images import read_pictures
 
 BATCH_SIZE = 32
 _QUERY = 500  # SQLite takes at least 999 values in one statement
+IN_MEMORY = 2**30  # bytes of features that are loaded into memory; more go to a file
 _WAIT = 60.0  # seconds that one process waits for another's write
 
 
@@ -39,15 +43,15 @@ class FeatureStore:
 
     Args:
         folder: where stores are kept; made if absent.
-        backbone: whose features these are.
+        engine: what computes the features.
 
     Raises:
         DataError: if the folder or the file cannot be used.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], backbone: Backbone) -> None:
-        self.path = Path(folder) / f"{backbone.name}-{backbone.fingerprint()[:24]}.sqlite"
-        self.dimension = backbone.dimension
+    def __init__(self, folder: str | os.PathLike[str], engine: Engine) -> None:
+        self.path = Path(folder) / f"{engine.name}-{engine.fingerprint()[:24]}.sqlite"
+        self.dimension = engine.dimension
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,18 +93,48 @@ class FeatureStore:
     def load(self, digests: Sequence[bytes]) -> np.ndarray:
         """Features `(n, dimension)` float32 in the order of `digests`.
 
+        They lie in memory; where that would take more than `IN_MEMORY`, in a read-only file in the cache folder, mapped
+        into memory. It has no name (on Windows, the system deletes it), so it is gone when the array is, or the
+        process, however that ends.
+
         Raises:
             KeyError: if one is not in the store.
+            DataError: if the store cannot be read, or the file not be written.
         """
-        rows: dict[bytes, list[int]] = {}
-        for index, digest in enumerate(digests):
-            rows.setdefault(digest, []).append(index)
-        features = np.empty((len(digests), self.dimension), np.float32)
-        for digest, blob in self._rows(list(rows), "feature"):
-            features[rows.pop(digest)] = np.frombuffer(blob, np.float32)
-        if rows:
-            raise KeyError(f"{len(rows)} pictures have no stored feature")
-        return features
+        shape = (len(digests), self.dimension)
+        if 4 * len(digests) * self.dimension <= IN_MEMORY:
+            features = np.empty(shape, np.float32)
+            for number, block in enumerate(self._blocks(digests)):
+                features[number * _QUERY : (number + 1) * _QUERY] = block
+            return features
+        try:
+            with TemporaryFile(dir=self.path.parent) as file:
+                for block in self._blocks(digests):
+                    file.write(block.data)
+                file.flush()
+                return np.memmap(file, np.float32, "r", shape=shape)
+        except OSError as error:
+            size = 4 * len(digests) * self.dimension / 2**30
+            raise DataError(
+                f"{self.path.parent}: cannot hold the features of this run for a while, {size:.1f} GiB "
+                f"({error.strerror}); free some space, or choose another folder with --cache."
+            ) from error
+
+    def _blocks(self, digests: Sequence[bytes]) -> Iterator[np.ndarray]:
+        """The features in order, some at a time."""
+        missing: set[bytes] = set()
+        for start in range(0, len(digests), _QUERY):
+            rows: dict[bytes, list[int]] = {}
+            part = digests[start : start + _QUERY]
+            for index, digest in enumerate(part):
+                rows.setdefault(digest, []).append(index)
+            block = np.empty((len(part), self.dimension), np.float32)
+            for digest, blob in self._rows(list(rows), "feature"):
+                block[rows.pop(digest)] = np.frombuffer(blob, np.float32)
+            missing.update(rows)
+            yield block
+        if missing:
+            raise KeyError(f"{len(missing)} pictures have no stored feature")
 
     def _rows(self, digests: Sequence[bytes], column: str) -> Iterator[tuple[bytes, bytes]]:
         for start in range(0, len(digests), _QUERY):
@@ -177,7 +211,7 @@ class Extraction:
 
 
 def extract(
-    backbone: Backbone,
+    engine: Engine,
     paths: Sequence[str],
     store: FeatureStore,
     *,
@@ -187,8 +221,9 @@ def extract(
 ) -> Extraction:
     """Puts the feature of every picture, or of every view of it, into the store, computing only what is not there.
 
-    Decoding runs ahead in threads while the backbone computes. Memory does not grow with the number of pictures,
-    but for their digests. After a crash at most the batch in hand is computed again.
+    The engine computes in a thread of its own and never waits, neither for pictures, which are decoded ahead in other
+    threads, nor for the store, which writes one batch while the next is computed. Memory does not grow with the number
+    of pictures, but for their digests. After a crash at most the two batches in hand are computed again.
 
     Raises:
         Interrupted: on Ctrl-C, saying how much is kept.
@@ -198,24 +233,34 @@ def extract(
     errors: list[ImageError] = []
     missing: set[bytes] = set()  # keys without a feature, of the pictures that have been looked at
     pending: dict[bytes, np.ndarray] = {}
+    in_hand: deque[tuple[list[bytes], Future[np.ndarray]]] = deque()
     computed = 0
 
     def compute() -> None:
-        nonlocal computed
-        store.put(list(pending), backbone.model.predict_on_batch(np.stack(list(pending.values()))))
-        computed += len(pending)
+        in_hand.append((list(pending), thread.submit(engine, np.stack(list(pending.values())))))
         missing.difference_update(pending)
         pending.clear()
+        if len(in_hand) == 2:
+            keep()
+
+    def keep() -> None:
+        nonlocal computed
+        keys, features = in_hand[0]
+        store.put(keys, features.result())
+        in_hand.popleft()
+        computed += len(keys)
 
     def wanted(chunk: Sequence[bytes]) -> set[bytes]:
         missing.update(store.missing([key for digest in chunk for key in views.keys(digest)]))
+        missing.difference_update(*(keys for keys, _ in in_hand))
         return {digest for digest in chunk if not missing.isdisjoint(views.keys(digest))}
 
     # disable=None: no bar where nobody watches (a file, a pipe)
     bar = tqdm(total=len(paths), desc="features", unit="picture", disable=None if progress else True)
+    thread = ThreadPoolExecutor(1, "engine")
     try:
         with bar:
-            for picture in read_pictures(paths, backbone.image_size, wanted=wanted):
+            for picture in read_pictures(paths, engine.image_size, wanted=wanted):
                 digests.append(None if picture.error else picture.digest)
                 if picture.error is not None:
                     errors.append(picture.error)
@@ -227,10 +272,14 @@ def extract(
                 bar.update()
             if pending:
                 compute()
+            if in_hand:
+                keep()
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped; the {computed} features computed so far are kept, and the next run continues."
         ) from None
+    finally:
+        thread.shutdown(cancel_futures=True)
     return Extraction(digests, errors, computed)
 
 

@@ -1,4 +1,7 @@
-"""Pictures → predictions, one or a million, with what a bundle holds; and the formats they are written in."""
+"""Pictures → predictions, one or a million, with any model; and the formats they are written in.
+
+Nothing here knows what computes: a bundle with Keras, or an export of one in another runtime (`runtimes.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,65 @@ import csv
 import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from .bundle import Bundle
 from .errors import DataError, ImageError, UsageError
-from .heads import LogitHead, SoftmaxHead
 from .images import Picture, find_pictures, read_pictures
+from .labels import Tag
 from .thresholds import Threshold, apply_thresholds
 
 BATCH_SIZE = 32
 TOP = 3  # classes of a tag that a prediction names
+
+
+class Model(Protocol):
+    """What predicts: a bundle, or an export of one. It is a dataclass, and `replace` gives it other thresholds."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run that made it."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of its pictures, in pixels."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its outputs: that of all attributes first, if there are any, then one per tag in their order."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of all K attributes."""
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """All tags, each with its C classes."""
+
+    @property
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """One per attribute."""
+
+    @property
+    def not_better_than_chance(self) -> tuple[str, ...]:
+        """Attributes and tags that were measured, and found to be no better than chance."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where it came from; of it, only how labels were read matters for predictions, see `matching.py`."""
+
+    def probabilities(self, pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Probabilities of n pictures, uint8 `(n, height, width, 3)`, by output: `(n, K)`, and `(n, C)` of a tag."""
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -57,14 +103,14 @@ class Prediction:
 
 
 def predict(
-    bundle: Bundle, paths: Iterable[str], *, batch_size: int = BATCH_SIZE, min_confidence: float = 0.0
+    model: Model, paths: Iterable[str], *, batch_size: int = BATCH_SIZE, min_confidence: float = 0.0
 ) -> Iterator[Prediction]:
     """Predicts pictures in order; one that cannot be read becomes a prediction with an error.
 
     Memory does not grow with the number of pictures.
 
     Args:
-        bundle: the model.
+        model: a bundle, or what `runtimes.load` returns.
         paths: files and folders, as `expand` takes them.
         batch_size: pictures that go through the model at once.
         min_confidence: a tag whose best class has a lower probability is undecided.
@@ -76,13 +122,13 @@ def predict(
         raise UsageError(f"predict takes several paths; give [{paths!r}] for one.")
     if not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence is {min_confidence}; expected a number from 0 to 1, such as 0.5.")
-    return _predict(bundle, paths, batch_size, min_confidence)
+    return _predict(model, paths, batch_size, min_confidence)
 
 
-def _predict(bundle: Bundle, paths: Iterable[str], batch_size: int, min_confidence: float) -> Iterator[Prediction]:
-    pictures = read_pictures(expand(paths), bundle.backbone.image_size)
+def _predict(model: Model, paths: Iterable[str], batch_size: int, min_confidence: float) -> Iterator[Prediction]:
+    pictures = read_pictures(expand(paths), model.image_size)
     while batch := list(islice(pictures, batch_size)):
-        yield from _predict_batch(bundle, batch, min_confidence)
+        yield from _predict_batch(model, batch, min_confidence)
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
@@ -95,40 +141,36 @@ def expand(paths: Iterable[str]) -> Iterator[str]:
         yield from found or [path]
 
 
-def _predict_batch(bundle: Bundle, pictures: Sequence[Picture], min_confidence: float) -> Iterator[Prediction]:
+def _predict_batch(model: Model, pictures: Sequence[Picture], min_confidence: float) -> Iterator[Prediction]:
     pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
-    probs: dict[str, np.ndarray] = {}
-    if pixels:
-        logits = bundle.model.predict_on_batch(np.stack(pixels))
-        probs = {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}
+    probs = model.probabilities(np.stack(pixels)) if pixels else {}
     rows = ({name: p[row] for name, p in probs.items()} for row in range(len(pixels)))
     for picture in pictures:
         if picture.pixels is None:
             yield Prediction(picture.path, {}, {}, _reason(picture.error))
         else:
-            yield _prediction(bundle, picture.path, next(rows), min_confidence)
+            yield _prediction(model, picture.path, next(rows), min_confidence)
 
 
-def _prediction(bundle: Bundle, image: str, probs: dict[str, np.ndarray], min_confidence: float) -> Prediction:
-    """The prediction from one picture's probabilities by head."""
-    columns = [probs[head.name] for head in bundle.heads if isinstance(head, LogitHead)]
-    p = np.concatenate([np.empty(0), *columns])
-    (present,) = apply_thresholds(p[np.newaxis], bundle.thresholds)
+def _prediction(model: Model, image: str, probs: Mapping[str, np.ndarray], min_confidence: float) -> Prediction:
+    """The prediction from one picture's probabilities by output."""
+    outputs = iter(model.outputs)
+    p = probs[next(outputs)] if model.attributes else np.empty(0)
+    (present,) = apply_thresholds(p[np.newaxis], model.thresholds)
     return Prediction(
         image,
-        dict(zip(bundle.attributes, p.tolist(), strict=True)),
-        dict(zip(bundle.attributes, present.tolist(), strict=True)),
+        dict(zip(model.attributes, p.tolist(), strict=True)),
+        dict(zip(model.attributes, present.tolist(), strict=True)),
         tags={
-            head.tag: _tag_prediction(head, probs[head.name], min_confidence)
-            for head in bundle.heads
-            if isinstance(head, SoftmaxHead)
+            tag.name: _tag_prediction(tag, probs[output], min_confidence)
+            for tag, output in zip(model.tags, outputs, strict=True)
         },
     )
 
 
-def _tag_prediction(head: SoftmaxHead, p: np.ndarray, min_confidence: float) -> TagPrediction:
+def _tag_prediction(tag: Tag, p: np.ndarray, min_confidence: float) -> TagPrediction:
     best = np.argsort(-p, kind="stable")[:TOP]
-    top = tuple((head.classes[index], float(p[index])) for index in best.tolist())
+    top = tuple((tag.classes[index], float(p[index])) for index in best.tolist())
     return TagPrediction(top, top[0][1] >= min_confidence)
 
 
@@ -138,13 +180,13 @@ def _reason(error: ImageError | None) -> str:
     return "a folder in which no pictures were found" if os.path.isdir(error.path) else error.reason
 
 
-def with_thresholds(bundle: Bundle, overrides: Sequence[str]) -> Bundle:
-    """The bundle with other thresholds: `0.5` for all attributes, `attr4=0.3` for one; later ones win.
+def with_thresholds(model: AnyModel, overrides: Sequence[str]) -> AnyModel:
+    """The model with other thresholds: `0.5` for all attributes, `attr4=0.3` for one; later ones win.
 
     Raises:
         UsageError: for an unknown attribute, a value that is no number from 0 to 1, or a model of tags alone.
     """
-    thresholds = dict(zip(bundle.attributes, bundle.thresholds, strict=True))
+    thresholds = dict(zip(model.attributes, model.thresholds, strict=True))
     if overrides and not thresholds:
         raise UsageError(f"--threshold {overrides[0]}: the model has no attributes, only tags; use --min-confidence.")
     for override in overrides:
@@ -158,7 +200,7 @@ def with_thresholds(bundle: Bundle, overrides: Sequence[str]) -> Bundle:
             raise UsageError(f"--threshold {override}: {text!r} is not a number from 0 to 1.")
         for changed in [name] if equals else list(thresholds):
             thresholds[changed] = Threshold(value, "given", thresholds[changed].positives)
-    return replace(bundle, thresholds=tuple(thresholds.values()))
+    return replace(model, thresholds=tuple(thresholds.values()))
 
 
 def _number(text: str) -> float | None:
@@ -168,12 +210,12 @@ def _number(text: str) -> float | None:
         return None
 
 
-def write(predictions: Iterable[Prediction], bundle: Bundle, style: str, file: IO[str]) -> tuple[int, int]:
+def write(predictions: Iterable[Prediction], model: Model, style: str, file: IO[str]) -> tuple[int, int]:
     """Writes predictions as they come.
 
     Args:
         predictions: in the order to write.
-        bundle: gives names and thresholds.
+        model: gives names and thresholds.
         style: `text` (for people), `csv`, `json` (one list) or `jsonl` (one object per line).
         file: where to.
 
@@ -189,11 +231,11 @@ def write(predictions: Iterable[Prediction], bundle: Bundle, style: str, file: I
             failed += prediction.error is not None
             yield prediction
 
-    _WRITERS[style](counted(), bundle, file)
+    _WRITERS[style](counted(), model, file)
     return failed, pictures
 
 
-def _write_text(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
+def _write_text(predictions: Iterable[Prediction], model: Model, file: IO[str]) -> None:
     for prediction in predictions:
         print(_encodable(f"{prediction.image}: {_sentence(prediction)}"), file=file)
 
@@ -219,8 +261,8 @@ def _tag_phrase(tag: TagPrediction) -> str:
     return f"{best} {probability:.2f}" if tag.decided else f"undecided ({best} {probability:.2f})"
 
 
-def _write_csv(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
-    names, tags = bundle.attributes, [tag.name for tag in bundle.tags]
+def _write_csv(predictions: Iterable[Prediction], model: Model, file: IO[str]) -> None:
+    names, tags = model.attributes, [tag.name for tag in model.tags]
     writer = csv.writer(file, lineterminator="\n")
     # With a suffix on every attribute's and tag's column, none can be taken for another column, not even "image".
     columns = [f"{name}_{what}" for what in ("present", "probability") for name in names]
@@ -240,20 +282,20 @@ def _tag_cells(tag: TagPrediction) -> tuple[str, str]:
     return best if tag.decided else "", f"{probability:.6g}"
 
 
-def _write_jsonl(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
+def _write_jsonl(predictions: Iterable[Prediction], model: Model, file: IO[str]) -> None:
     for prediction in predictions:
-        print(_json(prediction, bundle), file=file)
+        print(_json(prediction, model), file=file)
 
 
-def _write_json(predictions: Iterable[Prediction], bundle: Bundle, file: IO[str]) -> None:
+def _write_json(predictions: Iterable[Prediction], model: Model, file: IO[str]) -> None:
     lead = "[\n"
     for prediction in predictions:
-        file.write(lead + _json(prediction, bundle))
+        file.write(lead + _json(prediction, model))
         lead = ",\n"
     file.write("[]\n" if lead == "[\n" else "\n]\n")
 
 
-def _json(prediction: Prediction, bundle: Bundle) -> str:
+def _json(prediction: Prediction, model: Model) -> str:
     record: dict[str, Any] = {
         "image": prediction.image,
         "error": prediction.error,
@@ -269,7 +311,7 @@ def _json(prediction: Prediction, bundle: Bundle) -> str:
                 "threshold": threshold.value,
                 "present": prediction.present[name],
             }
-            for name, threshold in zip(bundle.attributes, bundle.thresholds, strict=True)
+            for name, threshold in zip(model.attributes, model.thresholds, strict=True)
         }
         record["tags"] = {name: _tag_json(tag) for name, tag in prediction.tags.items()}
     return _encodable(json.dumps(record, ensure_ascii=False, allow_nan=False))

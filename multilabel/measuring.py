@@ -6,19 +6,15 @@ import base64
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 
 from .bundle import Bundle
 from .config import FitConfig
 from .dataset import Dataset, labels_digest, read_dataset, read_table
-from .errors import DataError
 from .evaluation import Evaluation
-from .formats import read_labels
 from .held_out import HeldOut
-from .labels import LabelTable, align
+from .matching import columns, matched
 from .phases import logits_of_features
 
 DIGEST_BYTES = 6  # of a picture's SHA-256 that tell whether a model learnt from it
@@ -87,10 +83,10 @@ def read_for(bundle: Bundle, source: LabelSource, progress: bool) -> tuple[FitCo
     Raises:
         MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
     """
-    config = FitConfig(**vars(source), **_columns(bundle))
+    config = FitConfig(**vars(source), **columns(bundle))
     read = read_table(config)
-    table = _aligned(config.labels, read.table, bundle)
-    data = read_dataset(config, replace(read, table=table), bundle.backbone, progress)
+    table = matched(bundle, config.labels, read.table)
+    data = read_dataset(config, replace(read, table=table), bundle.engine, progress)
     if bundle.provenance.get("labels_sha256") == labels_digest(data):
         _log.warning("These are the labels and pictures that the model was made of: the scores are flattering.")
     elif learnt := _learnt_from(bundle, data):
@@ -107,54 +103,7 @@ def _learnt_from(bundle: Bundle, data: Dataset) -> int:
     return sum(digest[:DIGEST_BYTES] in learnt for digest in data.digests)
 
 
-def labels_for(bundle: Bundle, labels: Path) -> LabelTable:
-    """The labels of a file as a bundle knows them; whether there are pictures does not matter.
-
-    Raises:
-        MultilabelError: the labels cannot be used, or have nothing to do with the model.
-    """
-    return _aligned(labels, read_labels(labels, **_columns(bundle)), bundle)
-
-
-def _columns(bundle: Bundle) -> dict[str, Any]:
-    """Which columns of a labels file are the model's tags and attributes."""
-    attributes = bundle.provenance.get("settings", {}).get("attributes")
-    return {
-        "tags": tuple(tag.name for tag in bundle.tags),
-        "attributes": attributes if attributes is None else tuple(attributes),
-    }
-
-
-def _aligned(labels: Path, table: LabelTable, bundle: Bundle) -> LabelTable:
-    """The labels as the model has them; says what is left out.
-
-    Raises:
-        DataError: nothing is left.
-    """
-    settings, rare = bundle.provenance.get("settings", {}), bundle.provenance.get("rare_classes", {})
-    into = settings.get("pool_name") if settings.get("rare") == "pool" else None
-    pooled = {tag: dict.fromkeys(classes, into) for tag, classes in rare.items()} if into else {}
-    given = settings.get("names") or ()
-    if len(given) == len(table.names) and not set(given) & set(table.names):
-        table = replace(table, names=tuple(given))  # the file does not name its attributes itself
-    aligned, strange = align(table, bundle.attributes, bundle.tags, pooled)
-    has = {*table.names, *(tag.name for tag in table.tags)}
-    knows = [*bundle.attributes, *(tag.name for tag in bundle.tags)]
-    if not has & set(knows):
-        raise DataError(f"{labels}: has {', '.join(sorted(has))}, but the model knows {', '.join(knows)}.")
-    if absent := [name for name in knows if name not in has]:
-        _log.warning(f"Not in {labels}, so not measured: {', '.join(absent)}.")
-    if unknown := sorted(has - set(knows)):
-        _log.info(f"Left out, because the model does not know them: {', '.join(unknown)}.")
-    if strange := {name: count for name, count in strange.items() if count}:
-        listed = ", ".join(f"{name} {count}" for name, count in strange.items())
-        _log.warning(f"Labels of classes that the model does not know count as unknown: {listed}.")
-    return aligned
-
-
 def probabilities_of(bundle: Bundle, data: Dataset) -> dict[str, np.ndarray]:
     """The probabilities of all pictures, by head name, from their features."""
-    features = keras.Input((bundle.backbone.dimension,))
-    model = keras.Model(features, {head.name: bundle.model.get_layer(head.name)(features) for head in bundle.heads})
-    logits = logits_of_features(model, data, np.arange(len(data.names)))
+    logits = logits_of_features(bundle.heads_model, data, np.arange(len(data.names)))
     return {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from . import convex
 from .augment import Augmentation
 from .backbones import NO_WEIGHTS, Backbone, build_backbone, freeze, thaw
 from .checkpoints import Checkpoint
@@ -20,6 +21,7 @@ from .dataset import Dataset, counted
 from .errors import Interrupted
 from .head_training import train_on_features
 from .heads import Head, SoftmaxHead, classes_without_labels, heads_for, tag_classes_without_labels
+from .slabs import slabs
 from .training import (
     Batches,
     History,
@@ -33,7 +35,6 @@ from .training import (
     train,
 )
 
-_FEATURES_AT_ONCE = 1024
 _log = logging.getLogger("multilabel")
 
 
@@ -66,11 +67,13 @@ class Fitted:
 
 def logits_of_features(heads_model: keras.Model, data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Logits of these rows, by head name, from their stored features."""
-    parts = [rows[start : start + _FEATURES_AT_ONCE] for start in range(0, len(rows), _FEATURES_AT_ONCE)]
-    logits = [heads_model(data.first_views[part]) for part in parts]  # `predict` would compile it first
-    return {
-        name: np.concatenate([keras.ops.convert_to_numpy(of_part[name]) for of_part in logits]) for name in logits[0]
-    }
+    logits: dict[str, np.ndarray] = {}
+    for part, features in slabs(data.first_views, rows):
+        for name, of_part in heads_model(features).items():  # `predict` would compile it first
+            logits.setdefault(name, np.empty((len(rows), of_part.shape[1]), np.float32))[part] = (
+                keras.ops.convert_to_numpy(of_part)
+            )
+    return logits
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,23 @@ class Run:
         model = build_heads(self.backbone.dimension, self.heads)
         return model, self._train_heads(model, keeper)
 
+    @property
+    def heads_phase(self) -> Phase:
+        """The phase that trains heads on features; its epochs may be steps down a ladder of L2 strengths."""
+        config = self.config
+        if config.solver == "lbfgs":
+            # Accuracies stand still before anything is learnt, where the loss falls already.
+            patience = convex.PATIENCE if config.monitor == "loss" else convex.STEPS
+            return Phase(self.epochs or convex.STEPS, config.lr[0], patience, config.monitor)
+        return Phase(self.epochs or config.epochs[0], config.lr[0], config.patience[0], config.monitor)
+
+    @property
+    def _trainer(self) -> Callable[..., History]:
+        if self.config.solver == "lbfgs":
+            return convex.train_convex
+        # The compiled epochs are TensorFlow's; every other backend of Keras trains as it always does.
+        return train_on_features if keras.config.backend() == "tensorflow" else train
+
     def _phase(self, number: int) -> Phase:
         """A phase that trains the backbone, with the values that are meant for it."""
         config = self.config
@@ -166,12 +186,13 @@ class Run:
             scale_loss=config.precision == "float16",
         )
 
-    def _batches(
+    def batches(
         self,
         inputs: Inputs,
         part: str,
         augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
     ) -> Batches:
+        """A part in batches, of inputs that may be augmented; only the training part is shuffled."""
         targets = {head.name: head.targets(self.data.table) for head in self.heads}
         seed = self.config.seed if part == "training" else None
         return Batches(inputs, targets, self.parts[part], self.config.batch_size, seed, augment)
@@ -179,17 +200,14 @@ class Run:
     def _train_heads(self, model: keras.Model, keeper: keras.callbacks.Callback | None) -> History:
         """The first phase: the heads alone, on stored features."""
         config, data = self.config, self.data
-        phase = Phase(self.epochs or config.epochs[0], config.lr[0], config.patience[0], config.monitor)
-        training = self._batches(data.stored_features, "training", pick_views if config.views > 1 else None)
-        # The compiled epochs are TensorFlow's; every other backend of Keras trains as it always does.
-        trainer = train_on_features if keras.config.backend() == "tensorflow" else train
+        training = self.batches(data.stored_features, "training", pick_views if config.views > 1 else None)
         try:
-            return trainer(
+            return self._trainer(
                 model,
                 self.heads,
                 training,
-                self._batches(data.first_views, "validation") if len(self.parts["validation"]) else None,
-                phase,
+                self.batches(data.first_views, "validation") if len(self.parts["validation"]) else None,
+                self.heads_phase,
                 keeper=keeper,
                 tensorboard=self._log_folder(self.what.replace(" ", "_")),
                 what=self.what,
@@ -217,8 +235,8 @@ class Run:
                 history = train(
                     twin_model,
                     self.heads,
-                    self._batches(self.data.pictures, "training", augment),
-                    self._batches(self.data.pictures, "validation"),
+                    self.batches(self.data.pictures, "training", augment),
+                    self.batches(self.data.pictures, "validation"),
                     phase,
                     checkpoint=self.checkpoint,
                     tensorboard=self._log_folder("backbone"),
@@ -265,12 +283,19 @@ class Run:
         return None if self.config.tensorboard is None else self.config.tensorboard / phase
 
     def _describe(self, what: str, history: History, seconds: float) -> None:
+        convex_heads = self.config.solver == "lbfgs"
         if self.epochs:
-            _log.info(
-                f"Trained {what} on all of the training part for {counted(self.epochs, 'epoch')} ({seconds:.1f} s)."
-            )
+            iterations = f"{counted(len(history.training_loss), 'iteration')} of L-BFGS"
+            duration = iterations if convex_heads else counted(self.epochs, "epoch")
+            _log.info(f"Trained {what} on all of the training part for {duration} ({seconds:.1f} s).")
             return
         direction = "lowest validation loss" if self.config.monitor == "loss" else "highest validation accuracy"
+        if convex_heads:
+            _log.info(
+                f"Trained {what} with {counted(len(history.epoch_ends), 'L2 strength')} ({seconds:.1f} s); kept for "
+                f"each attribute and tag the weights with the {direction}."
+            )
+            return
         _log.info(
             f"Trained {what} for {counted(len(history.epoch_ends), 'epoch')} ({seconds:.1f} s); "
             f"kept the weights of epoch {history.best_epoch}, the one with the {direction}."

@@ -15,9 +15,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from . import page
-from .bundle import Bundle
 from .errors import MultilabelError, UsageError
-from .inference import Prediction, TagPrediction
+from .inference import Model, Prediction, TagPrediction
 from .labels import UNKNOWN, LabelTable
 from .writing import replacing
 
@@ -46,7 +45,7 @@ class Sheet:
     """Gathers what a sheet shows while predictions pass by; memory does not grow beyond that.
 
     Args:
-        bundle: gives the model's name, and what not to rely on.
+        model: gives the model's name, and what not to rely on.
         path: the file to write; `.html` becomes a self-contained page, `.png` one picture.
         actual: the labels, as the model has them (`labels.align`), and the pictures as the labels file calls them.
             They belong to the picture whose path ends so.
@@ -56,7 +55,7 @@ class Sheet:
         MultilabelError: nothing can be written there.
     """
 
-    def __init__(self, bundle: Bundle, path: str | os.PathLike[str], actual: LabelTable | None = None) -> None:
+    def __init__(self, model: Model, path: str | os.PathLike[str], actual: LabelTable | None = None) -> None:
         self.path = Path(path)
         self._style = self.path.suffix.lower()
         if self._style not in LIMITS:
@@ -65,7 +64,7 @@ class Sheet:
         if self.path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             why = "it is a folder" if self.path.is_dir() else f"{folder} is no folder that you may write to"
             raise MultilabelError(f"{self.path} cannot be written ({why}); choose another --sheet.")
-        self._bundle = bundle
+        self._model = model
         self._actual = actual
         self._rows = {} if actual is None else {_plain_path(name): row for row, name in enumerate(actual.images)}
         self._shown: list[tuple[Prediction, list[_Line]]] = []
@@ -121,7 +120,7 @@ class Sheet:
         return next((self._rows[ending] for ending in endings if ending in self._rows), None)
 
     def _title(self) -> str:
-        return f"Predictions of {self._bundle.run_name}"
+        return f"Predictions of {self._model.run_name}"
 
     def _summary(self) -> list[str]:
         """Sentences that stand above the pictures."""
@@ -132,7 +131,7 @@ class Sheet:
             share = f" ({right / (right + wrong):.0%})" if right + wrong else ""
             said.append(f"Of {right + wrong:,} labels, {right:,} are as predicted{share} and {wrong:,} are not.")
         said += self.remarks()
-        if names := self._bundle.not_better_than_chance:
+        if names := self._model.not_better_than_chance:
             said.append(f"Not better than chance when the model was measured, so do not rely on: {', '.join(names)}.")
         return said
 
@@ -160,7 +159,7 @@ class Sheet:
 
 def write(
     predictions: Iterable[Prediction],
-    bundle: Bundle,
+    model: Model,
     path: str | os.PathLike[str],
     actual: LabelTable | None = None,
 ) -> list[str]:
@@ -169,7 +168,7 @@ def write(
     Returns:
         Sentences for the person about what the sheet does not show.
     """
-    sheet = Sheet(bundle, path, actual)
+    sheet = Sheet(model, path, actual)
     deque(sheet.gather(predictions), maxlen=0)
     sheet.write()
     return sheet.remarks()

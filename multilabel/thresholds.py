@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from .errors import DataError, UsageError
 from .labels import UNKNOWN
-from .metrics.single import wilson_low
 
 DEFAULT_THRESHOLD = 0.5
 NEVER = 1.0  # no probability is greater
@@ -254,6 +253,8 @@ def _cuts(y: NDArray, p: NDArray) -> tuple[NDArray, NDArray[np.intp], NDArray[np
 
 def _last_kept(hits: NDArray[np.intp], calls: NDArray[np.intp], precision: float) -> int | None:
     """The lowest cut right below a positive that keeps the precision, as do those of nearly as many calls."""
+    from .metrics.single import wilson_low  # brings in SciPy, which predictions do without
+
     keeps = wilson_low(hits, calls) >= precision
     last_failure = np.maximum.accumulate(np.where(keeps, 0, calls))
     finds = np.diff(hits, prepend=0) > 0

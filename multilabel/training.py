@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import keras
 import numpy as np
@@ -116,6 +116,11 @@ class Batches(keras.utils.PyDataset):
         self.replicas = 1
         self.error: ImageError | None = None
         self.start(0)
+
+    @property
+    def features(self) -> np.ndarray:
+        """The inputs, where they are features."""
+        return cast(np.ndarray, self.inputs)
 
     def start(self, epoch: int) -> None:
         """Draws the order of an epoch, counted from 0."""
@@ -461,7 +466,7 @@ class Log(keras.callbacks.Callback):
 
     def _note_validation(self, epoch: int, logs: dict[str, Any]) -> None:
         loss = float(total_loss(self.heads, logs, "val_"))
-        accuracy = float(np.mean([logs[name] for name in _names(self.heads, "val_known_accuracy")]))
+        accuracy = float(np.mean([logs[name] for name in metric_names(self.heads, "val_known_accuracy")]))
         self.history.validation_loss.append(loss)
         self.history.validation_accuracy.append(accuracy)
         logs[MONITORED] = loss if self.phase.monitor == "loss" else accuracy
@@ -499,11 +504,11 @@ class Log(keras.callbacks.Callback):
 
 def total_loss(heads: Sequence[Head], logs: Mapping[str, Any], prefix: str = "") -> Any:
     """The loss that is told: Σ known losses / Σ known cells of each head, times the head's weight, summed."""
-    losses = zip(heads, _names(heads, f"{prefix}known_loss"), strict=True)
+    losses = zip(heads, metric_names(heads, f"{prefix}known_loss"), strict=True)
     return sum(logs[name] * head.weight for head, name in losses)
 
 
-def _names(heads: Sequence[Head], metric: str) -> list[str]:
+def metric_names(heads: Sequence[Head], metric: str) -> list[str]:
     """What Keras calls a metric of each head; with one head it leaves the head's name out."""
     prefix = "val_" if metric.startswith("val_") else ""
     metric = metric.removeprefix(prefix)

@@ -92,17 +92,47 @@ def tune(folder: Path, source: LabelSource, choice: Choice, *, progress: bool = 
 
 def _tuned(bundle: bundles.Bundle, data: Dataset, config: FitConfig, choice: Choice, part: str) -> TuneResult:
     y, names = data.table.y, data.table.names
-    positive = (y == 1).any(axis=0)
-    if not positive.any():
+    if not (y == 1).any():
         raise DataError(
             f"{config.labels}: no attribute has a known positive, so there is nothing to choose thresholds by."
         )
     probabilities = probabilities_of(bundle, data)
     p = np.concatenate([probabilities[head.name] for head in bundle.heads if isinstance(head, LogitHead)], axis=1)
-    columns = np.arange(len(names)) if choice.shared else np.flatnonzero(positive)
+    folds = deal(data, np.arange(len(y)), FOLDS, config.seed)
+    thresholds, present = chosen_anew(y, p, names, folds, bundle.thresholds, choice)
+    return TuneResult(
+        evaluate(y, p, names, bundle.thresholds, part=part, seed=config.seed),
+        evaluate(y, p, names, thresholds, present=present, part=part, seed=config.seed),
+    )
+
+
+def chosen_anew(
+    y: NDArray, p: NDArray, names: Sequence[str], folds: NDArray, old: Sequence[Threshold], choice: Choice
+) -> tuple[list[Threshold], NDArray[np.bool_]]:
+    """Thresholds chosen on labels, and what they call present there, where each fold is called by the other folds.
+
+    Args:
+        y: labels, shape (n, attributes): 1, 0 or -1 (unknown).
+        p: probabilities, of the same shape.
+        names: of the attributes.
+        folds: the fold of each row, shape (n,).
+        old: the thresholds until now; an attribute without a known positive keeps its own, unless all share one.
+        choice: what thresholds are to do.
+
+    Returns:
+        One threshold per attribute, and what is present, shape (n, attributes).
+
+    Raises:
+        DataError: a precision cannot be kept.
+    """
+    positive = (y == 1).any(axis=0)
+    columns = np.arange(len(names)) if choice.shared and positive.any() else np.flatnonzero(positive)
+    thresholds, present = list(old), apply_thresholds(p, old)
     if len(columns) < len(names):
         kept = ", ".join(name for name, found in zip(names, positive.tolist(), strict=True) if not found)
         _log.warning(f"No label says that it is present, so the threshold stays: {kept}.")
+    if not len(columns):
+        return thresholds, present
     chosen = _choose(choice, y[:, columns], p[:, columns], [names[column] for column in columns.tolist()])
 
     own = [threshold.source == "tuned" for threshold in chosen]
@@ -110,16 +140,11 @@ def _tuned(bundle: bundles.Bundle, data: Dataset, config: FitConfig, choice: Cho
     def choose(y: NDArray, p: NDArray) -> list[Threshold]:
         return _choose(choice, y, p, own=own)
 
-    folds = deal(data, np.arange(len(y)), FOLDS, config.seed)
     called, spreads = cross_fit_thresholds(y[:, columns], p[:, columns], folds, choose)
-    thresholds, present = list(bundle.thresholds), apply_thresholds(p, bundle.thresholds)
     present[:, columns] = called
     for column, threshold, spread in zip(columns.tolist(), chosen, spreads, strict=True):
         thresholds[column] = replace(threshold, spread=spread)
-    return TuneResult(
-        evaluate(y, p, names, bundle.thresholds, part=part, seed=config.seed),
-        evaluate(y, p, names, thresholds, present=present, part=part, seed=config.seed),
-    )
+    return thresholds, present
 
 
 def _choose(

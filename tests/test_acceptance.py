@@ -12,6 +12,7 @@ from multilabel.backbones import build_backbone, freeze
 from multilabel.config import CnnShape, FitConfig
 from multilabel.crossfit import cross_fit, deal
 from multilabel.dataset import Dataset, read_dataset, read_table
+from multilabel.engine import Engine
 from multilabel.evaluation import evaluate
 from multilabel.held_out import HeldOut, contradicted
 from multilabel.labels import LabelTable
@@ -60,7 +61,7 @@ def test_planted_label_errors_are_found_on_the_sample_data(root, tmp_path):
     config = FitConfig(root / "data" / "labels.txt", backbone="cnn", cache=tmp_path, folds=10)
     backbone = build_backbone("cnn", "embedded", None)
     freeze(backbone)
-    data = read_dataset(config, read_table(config), backbone, False)
+    data = read_dataset(config, read_table(config), Engine(backbone), False)
     rows = np.arange(len(data.names))
     shares = []
     for seed in range(6):

@@ -271,6 +271,7 @@ def test_the_description_is_strict_json_with_these_fields(saved):
             {"attribute": "scarf", "value": 1 / 3, "source": "shared", "positives": 3, "spread": None},
             {"attribute": "coat", "value": 0.5, "source": "default", "positives": 0, "spread": None},
         ],
+        "precision": "float32",
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "not_better_than_chance": ["coat"],
         "calibration": {"hat": {"kind": "platt", "slope": 0.5, "intercept": -1.0}},

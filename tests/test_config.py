@@ -27,7 +27,7 @@ def test_names_become_lists() -> None:
 def test_defaults() -> None:
     config = FitConfig(Path("labels.txt"))
     assert (config.epochs, config.lr, config.patience) == ((200, 10), (1e-3, 1e-4), (10, 5))
-    assert (config.augment, config.views, config.precision, config.cnn) == ("none", 1, "float32", CnnShape())
+    assert (config.augment, config.views, config.precision, config.cnn) == ("none", 1, "auto", CnnShape())
     assert (config.folds, config.calibrate, config.permutations) == (None, True, 0)
     assert not config.trains_backbone
     assert FitConfig(Path("labels.txt"), tags=("a",)).loss_weights == {}

@@ -21,7 +21,7 @@ from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.held_out import HeldOut, bake, calibration_config, contradicted
 from multilabel.labels import LabelTable, Tag
 from multilabel.permutation import p_values, shuffled
-from multilabel.stopping import BestEpochs, KeepEpochs
+from multilabel.stopping import BestEpochs, KeepEpochs, Measured
 from multilabel.training import Batches, Phase, Pictures, build_heads, train
 
 NAMES = ("clear", "faint", "noise")
@@ -323,7 +323,7 @@ def test_the_best_epoch_of_each_is_that_of_learning_alone(monitor):
         SoftmaxHead.for_labels(data.table.tags[0], tag[learn]),
     ]
     targets = {head.name: head.targets(data.table) for head in heads}
-    best = BestEpochs(heads, x[stop], {name: of[stop] for name, of in targets.items()}, 4, monitor)
+    best = BestEpochs(heads, Batches(x, targets, stop, 32), 4, monitor)
     together = Batches(x, targets, learn, 32, 5)
     train_on_features(build_heads(12, heads), heads, together, None, Phase(40, 0.02, 4), keeper=best)
     assert set(best.epochs) == {head.name for head in heads}
@@ -366,7 +366,7 @@ def test_an_attribute_that_nothing_is_known_of_learns_as_long_as_the_others():
     learn, stop = np.arange(90), np.arange(90, 120)
     y = data.table.y.copy()
     y[stop, 1] = -1
-    best = BestEpochs([head], data.features[stop], {head.name: y[stop]}, 4)
+    best = BestEpochs([head], Batches(data.features, {head.name: y}, stop, 32), 4)
     train_on_features(
         build_heads(12, [head]), [head], Batches(data.features, {head.name: y}, learn, 32, 5), None,
         Phase(30, 0.02, 4), keeper=best,
@@ -379,8 +379,9 @@ def test_an_epoch_that_brings_less_than_the_smallest_gain_does_not_count():
     data = dataset(12, pictures=120)
     head = LogitHead.for_labels(NAMES, data.table.y)
     values = iter([[0.5, 0.5, 0.5], [0.502, 0.51, 0.4], [0.504, 0.511, 0.4], [0.506, 0.512, 0.4], [0.4, 0.4, 0.4]])
-    best = BestEpochs([head], data.features, {head.name: data.table.y}, 9, smallest_gain=0.01)
-    best._values = lambda head: np.array(next(values))
+    judged = Batches(data.features, {head.name: data.table.y}, np.arange(120), 32)
+    best = BestEpochs([head], judged, 9, "accuracy", 0.01)
+    best.measure = lambda: {head.name: Measured(np.zeros(3), np.array(next(values)), np.ones(3))}
     for epoch in range(5):
         best.on_epoch_end(epoch)
     assert best.epochs[head.name].tolist() == [4, 2, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import io
 import os
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +26,8 @@ from PIL import Image
 
 from multilabel import features
 from multilabel.augment import Augmentation
-from multilabel.backbones import Backbone, build_backbone
+from multilabel.backbones import build_backbone
+from multilabel.engine import Engine
 from multilabel.errors import DataError, Interrupted
 from multilabel.features import BATCH_SIZE, ONE_VIEW, FeatureStore, Views, check, default_cache, extract
 from multilabel.images import content_digest, read_image
@@ -32,10 +35,19 @@ from multilabel.images import content_digest, read_image
 SIZE = (8, 12)
 
 
-def pooling(size=SIZE):
-    """A backbone without weights, whose feature is the picture's mean colour: quick, and known without Keras."""
-    image = keras.Input((*size, 3))
-    return Backbone("cnn", size, "none", keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)))
+class Pooling:
+    """Stands for an engine whose feature is the picture's mean colour."""
+
+    name, dimension, precision = "cnn", 3, "float32"
+
+    def __init__(self, image_size=SIZE):
+        self.image_size = image_size
+
+    def fingerprint(self):
+        return hashlib.sha256(repr(self.image_size).encode()).hexdigest()
+
+    def __call__(self, pixels):
+        return pixels.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
 
 
 def mean_colours(paths, size=SIZE):
@@ -86,13 +98,13 @@ def watched(store, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return pooling()
+def engine():
+    return Pooling()
 
 
 @pytest.fixture
-def store(tmp_path, backbone):
-    with FeatureStore(tmp_path / "cache", backbone) as opened:
+def store(tmp_path, engine):
+    with FeatureStore(tmp_path / "cache", engine) as opened:
         yield opened
 
 
@@ -159,12 +171,12 @@ def test_a_batch_that_does_not_fit_is_not_stored_at_all(digests, rows, store):
     assert len(rows_in(store)) == 1
 
 
-def test_a_store_is_there_when_it_is_opened_again(tmp_path, backbone):
-    with FeatureStore(tmp_path, backbone) as store:
+def test_a_store_is_there_when_it_is_opened_again(tmp_path, engine):
+    with FeatureStore(tmp_path, engine) as store:
         store.put(keys(3), values(3))
-    with FeatureStore(str(tmp_path), pooling()) as again:
+    with FeatureStore(str(tmp_path), Pooling()) as again:
         np.testing.assert_array_equal(again.load(keys(3)), values(3))
-    assert [path.name for path in tmp_path.iterdir()] == [f"cnn-{backbone.fingerprint()[:24]}.sqlite"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"cnn-{engine.fingerprint()[:24]}.sqlite"]
 
 
 digests_strategy = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=12, unique=True)
@@ -173,9 +185,9 @@ numbers = st.floats(width=32)  # with infinities and NaN: what was put must come
 
 @given(st.data(), digests_strategy)
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_the_store_is_a_dictionary(backbone, data, digests):
+def test_the_store_is_a_dictionary(engine, data, digests):
     expected: dict[bytes, np.ndarray] = {}
-    with tempfile.TemporaryDirectory() as folder, FeatureStore(folder, backbone) as store:
+    with tempfile.TemporaryDirectory() as folder, FeatureStore(folder, engine) as store:
         for _ in range(data.draw(st.integers(0, 4))):
             chosen = data.draw(st.lists(st.sampled_from(digests), max_size=6))
             rows = [data.draw(st.tuples(numbers, numbers, numbers)) for _ in chosen]
@@ -196,9 +208,9 @@ def test_the_store_is_a_dictionary(backbone, data, digests):
 # --- what belongs to a store
 
 
-def test_another_size_weight_or_network_has_another_store(tmp_path):
-    def stored_in(backbone):
-        with FeatureStore(tmp_path, backbone) as store:
+def test_another_size_weight_network_or_precision_has_another_store(tmp_path):
+    def stored_in(backbone, precision="float32"):
+        with FeatureStore(tmp_path, Engine(backbone, precision)) as store:
             return store.path
 
     keras.utils.set_random_seed(0)
@@ -209,7 +221,8 @@ def test_another_size_weight_or_network_has_another_store(tmp_path):
     for equal in (other_size, same_weights):
         equal.model.set_weights(first.model.get_weights())
     paths = [stored_in(backbone) for backbone in (first, other_weights, other_size)]
-    assert len(set(paths)) == 3
+    paths += [stored_in(first, precision) for precision in ("bfloat16", "float16")]
+    assert len(set(paths)) == 5
     assert stored_in(same_weights) == paths[0]
     assert stored_in(dataclasses.replace(first, name="vgg16")).name.startswith("vgg16-")
 
@@ -230,78 +243,78 @@ UNUSABLE = (
 
 
 @pytest.mark.parametrize(("folder", "reason"), [("file", "File exists"), ("file/below", "Not a directory")])
-def test_a_file_in_place_of_the_folder(folder, reason, tmp_path, backbone):
+def test_a_file_in_place_of_the_folder(folder, reason, tmp_path, engine):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError) as caught:
-        FeatureStore(tmp_path / folder, backbone)
+        FeatureStore(tmp_path / folder, engine)
     assert str(caught.value) == (
         f"{tmp_path / folder}: the cache folder cannot be made ({reason}); choose another with --cache."
     )
 
 
-def test_a_folder_that_may_not_be_made(tmp_path, backbone, monkeypatch):
+def test_a_folder_that_may_not_be_made(tmp_path, engine, monkeypatch):
     def refuse(self, *arguments, **options):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(DataError) as caught:
-        FeatureStore(tmp_path / "cache", backbone)
+        FeatureStore(tmp_path / "cache", engine)
     assert str(caught.value) == (
         f"{tmp_path / 'cache'}: the cache folder cannot be made (Permission denied); choose another with --cache."
     )
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")
-def test_a_folder_that_may_not_be_written(tmp_path, backbone):
+def test_a_folder_that_may_not_be_written(tmp_path, engine):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(DataError) as caught:
-            FeatureStore(tmp_path, backbone)
+            FeatureStore(tmp_path, engine)
     finally:
         tmp_path.chmod(0o700)
-    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+    path = tmp_path / f"cnn-{engine.fingerprint()[:24]}.sqlite"
     assert str(caught.value) == UNUSABLE.format(path=path, reason="unable to open database file")
 
 
-def test_a_folder_in_place_of_the_file(tmp_path, backbone):
-    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+def test_a_folder_in_place_of_the_file(tmp_path, engine):
+    path = tmp_path / f"cnn-{engine.fingerprint()[:24]}.sqlite"
     path.mkdir()
     with pytest.raises(DataError) as caught:
-        FeatureStore(tmp_path, backbone)
+        FeatureStore(tmp_path, engine)
     assert str(caught.value) == UNUSABLE.format(path=path, reason="unable to open database file")
 
 
-def test_a_file_that_is_no_store(tmp_path, backbone):
-    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+def test_a_file_that_is_no_store(tmp_path, engine):
+    path = tmp_path / f"cnn-{engine.fingerprint()[:24]}.sqlite"
     path.write_bytes(np.random.default_rng(0).bytes(10_000))
     with pytest.raises(DataError) as caught:
-        FeatureStore(tmp_path, backbone)
+        FeatureStore(tmp_path, engine)
     assert str(caught.value) == UNUSABLE.format(path=path, reason="file is not a database")
 
 
-def test_a_store_that_was_damaged(tmp_path, backbone):
-    with FeatureStore(tmp_path, backbone) as store:
+def test_a_store_that_was_damaged(tmp_path, engine):
+    with FeatureStore(tmp_path, engine) as store:
         store.put(keys(300), values(300))
     damaged = bytearray(store.path.read_bytes())
     damaged[2048:] = b"\xff" * (len(damaged) - 2048)
     store.path.write_bytes(damaged)
-    with pytest.raises(DataError) as caught, FeatureStore(tmp_path, backbone) as again:
+    with pytest.raises(DataError) as caught, FeatureStore(tmp_path, engine) as again:
         again.load(keys(300))
     assert str(caught.value) == UNUSABLE.format(path=store.path, reason="database disk image is malformed")
 
 
-def test_a_store_of_something_else(tmp_path, backbone):
-    path = tmp_path / f"cnn-{backbone.fingerprint()[:24]}.sqlite"
+def test_a_store_of_something_else(tmp_path, engine):
+    path = tmp_path / f"cnn-{engine.fingerprint()[:24]}.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE features (name TEXT)")
-    with FeatureStore(tmp_path, backbone) as store, pytest.raises(DataError) as caught:
+    with FeatureStore(tmp_path, engine) as store, pytest.raises(DataError) as caught:
         store.missing(keys(1))
     assert str(caught.value) == UNUSABLE.format(path=path, reason="no such column: digest")
 
 
-def test_a_store_that_another_process_keeps_locked(tmp_path, backbone, monkeypatch):
+def test_a_store_that_another_process_keeps_locked(tmp_path, engine, monkeypatch):
     monkeypatch.setattr(features, "_WAIT", 0.05)
-    with FeatureStore(tmp_path, backbone) as store, closing(sqlite3.connect(store.path)) as other:
+    with FeatureStore(tmp_path, engine) as store, closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for use in (lambda: store.missing(keys(1)), lambda: store.put(keys(1), values(1))):
             with pytest.raises(DataError) as caught:
@@ -325,14 +338,14 @@ def test_a_full_disk_keeps_what_was_stored(store):
     assert len(rows_in(store)) == 1010
 
 
-def test_a_store_that_may_only_be_read(tmp_path, backbone, monkeypatch):
-    with FeatureStore(tmp_path, backbone) as store:
+def test_a_store_that_may_only_be_read(tmp_path, engine, monkeypatch):
+    with FeatureStore(tmp_path, engine) as store:
         store.put(keys(2), values(2))
     connect = sqlite3.connect
     monkeypatch.setattr(
         features.sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)
     )
-    with FeatureStore(tmp_path, backbone) as again:
+    with FeatureStore(tmp_path, engine) as again:
         np.testing.assert_array_equal(again.load(keys(2)), values(2))
         with pytest.raises(DataError) as caught:
             again.put(keys(1, seed=1), values(1))
@@ -342,59 +355,60 @@ def test_a_store_that_may_only_be_read(tmp_path, backbone, monkeypatch):
 # --- extraction
 
 
-def test_features_of_pictures_are_those_of_a_plain_prediction(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_of_pictures_are_those_of_the_engine(precision, tmp_path):
     keras.utils.set_random_seed(0)
     cnn = build_backbone("cnn", "none", (32, 32))
+    engine = Engine(cnn, precision)
     paths = make_pictures(tmp_path / "pictures", 2 * BATCH_SIZE + 5, (40, 50))
-    with FeatureStore(tmp_path / "cache", cnn) as store:
-        first = extract(cnn, paths, store)
+    with FeatureStore(tmp_path / "cache", engine) as store:
+        first = extract(engine, paths, store)
         computed = store.load(first.digests)
-        assert extract(cnn, paths, store).computed == 0
+        assert extract(engine, paths, store).computed == 0
         np.testing.assert_array_equal(store.load(first.digests), computed)
     assert (first.computed, first.errors) == (len(paths), [])
     assert first.digests == [digest_of(path) for path in paths]
     pixels = np.stack([read_image(path, (32, 32)) for path in paths])
-    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
-    # In the same batches it is the same computation, to the bit; in others the sums may fall otherwise.
-    np.testing.assert_array_equal(computed, np.concatenate([cnn.model.predict_on_batch(batch) for batch in batches]))
-    np.testing.assert_allclose(computed, cnn.model.predict(pixels, batch_size=7, verbose=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(computed, engine(pixels))
+    plain = cnn.model.predict(pixels, batch_size=7, verbose=0)
+    np.testing.assert_allclose(computed, plain, rtol=0, atol=(1e-5 if precision == "float32" else 0.02) * plain.max())
 
 
-def test_only_what_is_new_is_computed(tmp_path, backbone, store, monkeypatch):
+def test_only_what_is_new_is_computed(tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 70)
-    assert extract(backbone, paths, store).computed == 70
+    assert extract(engine, paths, store).computed == 70
     batches = watched(store, monkeypatch)
 
     more = make_pictures(tmp_path / "pictures", 5, seed=1, prefix="another")
     mixed = [more[0], *paths[:40], *more[1:4], *paths[40:], more[4]]
-    found = extract(backbone, mixed, store)
+    found = extract(engine, mixed, store)
     assert found.computed == 5
     assert batches == [[digest_of(path) for path in more]]
     np.testing.assert_allclose(store.load(found.digests), mean_colours(mixed), rtol=1e-5)
 
 
-def test_a_changed_picture_is_computed_again(tmp_path, backbone, store):
+def test_a_changed_picture_is_computed_again(tmp_path, engine, store):
     paths = make_pictures(tmp_path / "pictures", 3)
-    before = extract(backbone, paths, store)
+    before = extract(engine, paths, store)
     Image.new("RGB", (5, 5), (10, 200, 90)).save(paths[1])
-    found = extract(backbone, paths, store)
+    found = extract(engine, paths, store)
     assert found.computed == 1
     assert [a == b for a, b in zip(found.digests, before.digests, strict=True)] == [True, False, True]
     np.testing.assert_allclose(store.load(found.digests)[1], [10, 200, 90])
 
 
-def test_a_renamed_or_copied_picture_is_not(tmp_path, backbone, store):
+def test_a_renamed_or_copied_picture_is_not(tmp_path, engine, store):
     paths = make_pictures(tmp_path / "pictures", 3)
-    before = extract(backbone, paths, store)
+    before = extract(engine, paths, store)
     shutil.move(paths[0], tmp_path / "moved.png")
     shutil.copy(paths[1], tmp_path / "copy.jpg")  # under a name that lies
     os.utime(paths[2], (1, 1))
-    found = extract(backbone, [str(tmp_path / "moved.png"), str(tmp_path / "copy.jpg"), *paths[1:]], store)
+    found = extract(engine, [str(tmp_path / "moved.png"), str(tmp_path / "copy.jpg"), *paths[1:]], store)
     assert found.computed == 0
     assert found.digests == [before.digests[0], before.digests[1], *before.digests[1:]]
 
 
-def test_copies_are_computed_once_wherever_they_stand(tmp_path, backbone, store, monkeypatch):
+def test_copies_are_computed_once_wherever_they_stand(tmp_path, engine, store, monkeypatch):
     """Copies within a batch, in the next, within what is read ahead, and beyond it."""
     paths = make_pictures(tmp_path / "pictures", 130)
     copies = [str(tmp_path / f"copy{index}.png") for index in range(4)]
@@ -402,20 +416,20 @@ def test_copies_are_computed_once_wherever_they_stand(tmp_path, backbone, store,
         shutil.copy(paths[0], copy)
     order = [paths[0], copies[0], *paths[1:40], copies[1], *paths[40:100], copies[2], *paths[100:], copies[3], paths[7]]
     batches = watched(store, monkeypatch)
-    found = extract(backbone, order, store)
+    found = extract(engine, order, store)
     put = [digest for batch in batches for digest in batch]
     assert found.computed == len(put) == len(set(put)) == 130
     assert [len(batch) for batch in batches] == [32, 32, 32, 32, 2]
     np.testing.assert_allclose(store.load(found.digests), mean_colours(order), rtol=1e-5)
 
 
-def test_broken_pictures_are_reported_and_the_others_computed(tmp_path, backbone, store):
+def test_broken_pictures_are_reported_and_the_others_computed(tmp_path, engine, store):
     paths = make_pictures(tmp_path / "pictures", 4)
     Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:200])
     Path(paths[2]).write_bytes(b"")
     paths += [str(tmp_path / "nothing.png"), str(tmp_path)]
     for computed in (2, 0):
-        found = extract(backbone, paths, store)
+        found = extract(engine, paths, store)
         assert found.computed == computed
         assert [digest is None for digest in found.digests] == [False, True, True, False, True, True]
         assert [error.path for error in found.errors] == [paths[1], paths[2], paths[4], paths[5]]
@@ -429,47 +443,47 @@ def test_broken_pictures_are_reported_and_the_others_computed(tmp_path, backbone
     assert len(rows_in(store)) == 2
 
 
-def test_nothing_to_do(backbone, store, capfd):
-    found = extract(backbone, [], store)
+def test_nothing_to_do(engine, store, capfd):
+    found = extract(engine, [], store)
     assert (found.digests, found.errors, found.computed) == ([], [], 0)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_batches_of_other_sizes(batch_size, tmp_path, backbone, store, monkeypatch):
+def test_batches_of_other_sizes(batch_size, tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 7)
     batches = watched(store, monkeypatch)
-    found = extract(backbone, paths, store, batch_size=batch_size)
+    found = extract(engine, paths, store, batch_size=batch_size)
     assert [len(batch) for batch in batches] == {1: [1] * 7, 3: [3, 3, 1], 7: [7], 100: [7]}[batch_size]
     np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
 
 
-def test_progress_is_shown_only_where_a_person_watches(tmp_path, backbone, store, capsys, monkeypatch):
+def test_progress_is_shown_only_where_a_person_watches(tmp_path, engine, store, capsys, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 3)
 
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    extract(backbone, paths[:1], store, progress=True)
+    extract(engine, paths[:1], store, progress=True)
     check(paths, SIZE, progress=True)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys, "stderr", Terminal())
-    extract(backbone, paths[:2], store)
+    extract(engine, paths[:2], store)
     check(paths, SIZE)
     assert sys.stderr.getvalue() == ""
-    extract(backbone, paths, store, progress=True)
+    extract(engine, paths, store, progress=True)
     check(paths, SIZE, progress=True)
     assert "features: 100%" in sys.stderr.getvalue()
     assert "pictures: 100%" in sys.stderr.getvalue()
     assert "3/3" in sys.stderr.getvalue()
 
 
-def test_check_finds_what_extract_finds_and_computes_nothing(tmp_path, backbone, store):
+def test_check_finds_what_extract_finds_and_computes_nothing(tmp_path, engine, store):
     paths = make_pictures(tmp_path / "pictures", 4)
     Path(paths[2]).write_bytes(b"no picture")
     paths.append(str(tmp_path / "nothing.png"))
-    checked, found = check(paths, SIZE), extract(backbone, paths, store)
+    checked, found = check(paths, SIZE), extract(engine, paths, store)
     assert checked.computed == 0
     assert checked.digests == found.digests
     assert [str(error) for error in checked.errors] == [str(error) for error in found.errors]
@@ -518,12 +532,12 @@ def test_a_view_is_the_augmented_picture():
     assert list(dict(strong(4).pixels(digest, pixels, {names[2]}))) == [names[2]]
 
 
-def test_views_depend_neither_on_order_nor_on_batches(tmp_path, backbone):
+def test_views_depend_neither_on_order_nor_on_batches(tmp_path, engine):
     paths = make_pictures(tmp_path / "pictures", 10)
     rows = []
     for name, order, batch_size in (("a", paths, 32), ("b", paths[::-1], 3), ("c", [paths[4], *paths], 7)):
-        with FeatureStore(tmp_path / name, backbone) as store:
-            assert extract(backbone, order, store, views=light(3), batch_size=batch_size).computed == 30
+        with FeatureStore(tmp_path / name, engine) as store:
+            assert extract(engine, order, store, views=light(3), batch_size=batch_size).computed == 30
             rows.append({key: np.frombuffer(blob, np.float32) for key, blob in rows_in(store).items()})
     assert set(rows[0]) == {key for path in paths for key in light(3).keys(digest_of(path))}
     for other in rows[1:]:
@@ -532,38 +546,38 @@ def test_views_depend_neither_on_order_nor_on_batches(tmp_path, backbone):
             np.testing.assert_allclose(row, rows[0][key], rtol=1e-6)
 
 
-def test_views_that_are_there_are_not_computed_again(tmp_path, backbone, store, monkeypatch):
+def test_views_that_are_there_are_not_computed_again(tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 70)
-    assert extract(backbone, paths, store).computed == 70
+    assert extract(engine, paths, store).computed == 70
     batches = watched(store, monkeypatch)
     for views, computed in ((light(3), 140), (light(3), 0), (light(2), 0), (light(4), 70), (strong(2), 70)):
         batches.clear()
-        found = extract(backbone, paths, store, views=views)
+        found = extract(engine, paths, store, views=views)
         assert found.computed == sum(map(len, batches)) == computed
         assert all(len(batch) <= BATCH_SIZE for batch in batches)
     assert len(rows_in(store)) == 70 * 5
     np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
 
 
-def test_copies_have_the_same_views(tmp_path, backbone, store):
+def test_copies_have_the_same_views(tmp_path, engine, store):
     paths = make_pictures(tmp_path / "pictures", 100)
     copies = [str(tmp_path / f"copy{index}.png") for index in range(3)]
     for copy in copies:
         shutil.copy(paths[0], copy)
     order = [paths[0], copies[0], *paths[1:50], copies[1], *paths[50:], copies[2]]
-    assert extract(backbone, order, store, views=light(3)).computed == 300
+    assert extract(engine, order, store, views=light(3)).computed == 300
     assert len(rows_in(store)) == 300
 
 
-def test_the_stored_features_of_views_are_those_of_their_pixels(tmp_path, backbone, store):
+def test_the_stored_features_of_views_are_those_of_their_pixels(tmp_path, engine, store):
     path = make_pictures(tmp_path / "pictures", 1)[0]
-    (digest,) = extract(backbone, [path], store, views=strong(3)).digests
+    (digest,) = extract(engine, [path], store, views=strong(3)).digests
     views = dict(strong(3).pixels(digest, read_image(path, SIZE), strong(3).keys(digest)))
     expected = [pixels.astype(float).mean(axis=(0, 1)) for pixels in views.values()]
     np.testing.assert_allclose(store.load(list(views)), expected, rtol=1e-5)
 
 
-def test_ctrl_c_among_views_keeps_what_is_done(tmp_path, backbone, store, monkeypatch):
+def test_ctrl_c_among_views_keeps_what_is_done(tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 30)
     put, done = store.put, []
 
@@ -575,17 +589,17 @@ def test_ctrl_c_among_views_keeps_what_is_done(tmp_path, backbone, store, monkey
 
     monkeypatch.setattr(store, "put", interrupted)
     with pytest.raises(Interrupted) as caught:
-        extract(backbone, paths, store, views=light(3))
+        extract(engine, paths, store, views=light(3))
     assert str(caught.value) == "Stopped; the 32 features computed so far are kept, and the next run continues."
     monkeypatch.undo()
-    assert extract(backbone, paths, store, views=light(3)).computed == 58  # 32 are ten pictures and two views
+    assert extract(engine, paths, store, views=light(3)).computed == 58  # 32 are ten pictures and two views
     assert len(rows_in(store)) == 90
 
 
 # --- interruptions
 
 
-def test_ctrl_c_keeps_the_batches_that_are_done(tmp_path, backbone, store, monkeypatch):
+def test_ctrl_c_keeps_the_batches_that_are_done(tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 100)
     put, done = store.put, []
 
@@ -597,11 +611,11 @@ def test_ctrl_c_keeps_the_batches_that_are_done(tmp_path, backbone, store, monke
 
     monkeypatch.setattr(store, "put", interrupted)
     with pytest.raises(Interrupted) as caught:
-        extract(backbone, paths, store)
+        extract(engine, paths, store)
     assert str(caught.value) == ("Stopped; the 64 features computed so far are kept, and the next run continues.")
     assert set(rows_in(store)) == {digest_of(path) for path in paths[:64]}
     monkeypatch.undo()
-    assert extract(backbone, paths, store).computed == 36
+    assert extract(engine, paths, store).computed == 36
 
 
 def test_ctrl_c_within_a_write_leaves_no_half_batch(store):
@@ -618,7 +632,7 @@ def test_ctrl_c_within_a_write_leaves_no_half_batch(store):
     assert len(rows_in(store)) == 13
 
 
-def test_an_error_after_some_batches_loses_no_more_than_one(tmp_path, backbone, store, monkeypatch):
+def test_an_error_after_some_batches_loses_no_more_than_one(tmp_path, engine, store, monkeypatch):
     paths = make_pictures(tmp_path / "pictures", 100)
     put, done = store.put, []
 
@@ -630,22 +644,22 @@ def test_an_error_after_some_batches_loses_no_more_than_one(tmp_path, backbone, 
 
     monkeypatch.setattr(store, "put", failing)
     with pytest.raises(RuntimeError, match="power cut"):
-        extract(backbone, paths, store)
+        extract(engine, paths, store)
     monkeypatch.undo()
     assert len(rows_in(store)) == BATCH_SIZE
-    assert extract(backbone, paths, store).computed == 100 - BATCH_SIZE
+    assert extract(engine, paths, store).computed == 100 - BATCH_SIZE
 
 
-# The same backbone as `pooling` in a process of its own; prints how many features it computed.
-PROCESS = """
-import os, signal, sys
-import keras
-from multilabel.backbones import Backbone
+# The same engine in a process of its own; prints how many features it computed.
+PROCESS = f"""
+import hashlib, os, signal, sys
+import numpy as np
 from multilabel.features import FeatureStore, extract
 from multilabel.images import find_pictures
 
-image = keras.Input((8, 12, 3))
-backbone = Backbone("cnn", (8, 12), "none", keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)))
+SIZE = {SIZE}
+{inspect.getsource(Pooling)}
+engine = Pooling()
 folder, cache, deadly = sys.argv[1], sys.argv[2], int(sys.argv[3])
 put, done = FeatureStore.put, []
 
@@ -659,10 +673,10 @@ def watched(store, digests, rows):
     put(store, Killing(digests) if len(done) == deadly else digests, rows)
 
 FeatureStore.put = watched
-with FeatureStore(cache, backbone) as store:
+with FeatureStore(cache, engine) as store:
     print("ready", flush=True)
     sys.stdin.readline()
-    print(extract(backbone, find_pictures(folder), store).computed)
+    print(extract(engine, find_pictures(folder), store).computed)
 """
 
 
@@ -673,7 +687,7 @@ def start(root, folder, cache, deadly=0):
     )
 
 
-def test_two_processes_fill_one_store_at_once(tmp_path, root, backbone):
+def test_two_processes_fill_one_store_at_once(tmp_path, root, engine):
     paths = make_pictures(tmp_path / "pictures", 400)
     processes = [start(root, tmp_path / "pictures", tmp_path / "cache") for _ in range(2)]
     for process in processes:
@@ -684,22 +698,22 @@ def test_two_processes_fill_one_store_at_once(tmp_path, root, backbone):
     computed = [int(process.communicate(timeout=60)[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum(computed) >= 400
-    with FeatureStore(tmp_path / "cache", backbone) as store:
+    with FeatureStore(tmp_path / "cache", engine) as store:
         assert set(rows_in(store)) == {digest_of(path) for path in paths}
-        found = extract(backbone, paths, store)
+        found = extract(engine, paths, store)
         assert found.computed == 0
         np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_a_process_killed_within_a_write_loses_that_batch_alone(tmp_path, root, backbone):
+def test_a_process_killed_within_a_write_loses_that_batch_alone(tmp_path, root, engine):
     paths = make_pictures(tmp_path / "pictures", 100)
     process = start(root, tmp_path / "pictures", tmp_path / "cache", deadly=3)
     assert process.communicate("\n", timeout=60)[0] == "ready\n"
     assert process.returncode == -9
-    with FeatureStore(tmp_path / "cache", backbone) as store:
+    with FeatureStore(tmp_path / "cache", engine) as store:
         assert set(rows_in(store)) == {digest_of(path) for path in paths[: 2 * BATCH_SIZE]}
-        found = extract(backbone, paths, store)
+        found = extract(engine, paths, store)
         assert found.computed == 100 - 2 * BATCH_SIZE
         np.testing.assert_allclose(store.load(found.digests), mean_colours(paths), rtol=1e-5)
 
@@ -708,21 +722,62 @@ def test_a_process_killed_within_a_write_loses_that_batch_alone(tmp_path, root, 
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
-    size = (48, 48)
-    backbone = pooling(size)
-    paths = make_pictures(tmp_path / "pictures", 600, size)
+    """A bound that no timing of the threads exceeds: a peak of few pictures is another one in each run."""
+    size, count = (48, 48), 1500
+    paths = make_pictures(tmp_path / "pictures", count, size)
+    picture = size[0] * size[1] * 3
+    # Decoded pictures and the bytes of others, two chunks of 64 each; a batch that fills and two in hand.
+    alive = (4 * 64 + 3 * BATCH_SIZE) * picture
+    engine = Pooling(size)
+    with FeatureStore(tmp_path / "cache", engine) as store:
+        tracemalloc.start()
+        try:
+            assert extract(engine, paths, store).computed == count
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak > 64 * picture  # it does see the pixels
+    assert peak < 1.5 * alive < 0.4 * count * picture
 
-    def peak(count):
-        with FeatureStore(tmp_path / str(count), backbone) as store:
-            tracemalloc.start()
-            try:
-                assert extract(backbone, paths[:count], store).computed == count
-                return tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
 
-    peak(150)  # what Keras and Pillow load on first use
-    shutil.rmtree(tmp_path / "150")
-    few, many = peak(150), peak(600)
-    assert few > 64 * 48 * 48 * 3  # it does see the pixels
-    assert many <= 1.3 * few
+# --- nothing waits
+
+
+def test_a_batch_is_written_while_the_next_is_computed(tmp_path, store, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 5 * BATCH_SIZE)
+    begun = [threading.Event() for _ in range(5)]
+    calls = iter(begun)
+    put, written = store.put, []
+
+    class Watched(Pooling):
+        def __call__(self, pixels):
+            next(calls).set()
+            return super().__call__(pixels)
+
+    def waiting(digests, rows):
+        following = len(written) + 1
+        assert following == 5 or begun[following].wait(10)  # the next batch is being computed by now
+        written.append(len(digests))
+        put(digests, rows)
+
+    monkeypatch.setattr(store, "put", waiting)
+    assert extract(Watched(), paths, store).computed == 5 * BATCH_SIZE
+    assert written == [BATCH_SIZE] * 5
+
+
+def test_copies_of_a_picture_in_hand_are_not_computed_again(tmp_path, store):
+    """The original is neither stored nor missing while it is computed."""
+    paths = make_pictures(tmp_path / "pictures", 4 * BATCH_SIZE)
+    found = extract(Pooling(), [path for path in paths for _ in range(3)] + paths, store)
+    assert found.computed == 4 * BATCH_SIZE
+    np.testing.assert_allclose(store.load(found.digests[-len(paths) :]), mean_colours(paths), rtol=1e-5)
+
+
+def test_an_error_of_the_engine_ends_it(tmp_path, store):
+    class Broken(Pooling):
+        def __call__(self, pixels):
+            raise MemoryError("too large")
+
+    with pytest.raises(MemoryError, match="too large"):
+        extract(Broken(), make_pictures(tmp_path / "pictures", 3 * BATCH_SIZE), store)
+    assert rows_in(store) == {}

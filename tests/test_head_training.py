@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
-from multilabel import head_training, training
+from multilabel import head_training, slabs, training
 from multilabel.errors import DataError, Interrupted
 from multilabel.head_training import train_on_features
 from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.labels import Tag
-from multilabel.training import Batches, Phase, pick_views, train
+from multilabel.training import Batches, Phase, build_heads, pick_views, train
 
 PICTURES, DIMENSION = 150, 12
 TRAINING, VALIDATION = np.arange(110), np.arange(110, 150)
@@ -85,10 +88,104 @@ def test_without_a_validation_part_it_trains_to_the_end():
 
 def test_more_validation_rows_than_are_measured_at_once(monkeypatch):
     _, whole = fitted(train_on_features)
-    monkeypatch.setattr(head_training, "_MEASURED_AT_ONCE", 7)
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 7 * 4 * DIMENSION)
     _, in_parts = fitted(train_on_features)
     np.testing.assert_allclose(in_parts.validation_loss, whole.validation_loss, rtol=1e-5)
     np.testing.assert_allclose(in_parts.validation_accuracy, whole.validation_accuracy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("views", [None, 3])
+@pytest.mark.parametrize("rows", [32, 64, 96])
+def test_slabs_change_nothing(rows, views, monkeypatch):
+    whole, history = fitted(train_on_features, views=views)
+    monkeypatch.setattr(slabs, "SLAB_BYTES", rows * 4 * DIMENSION)
+    in_slabs, again = fitted(train_on_features, views=views)
+    assert all((one == other).all() for one, other in zip(whole, in_slabs, strict=True))
+    assert again.training_loss == history.training_loss
+    assert again.epoch_ends == history.epoch_ends
+
+
+@pytest.mark.parametrize("views", [None, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_features_in_a_file_give_the_same_weights(dtype, views, tmp_path, monkeypatch):
+    x, targets = drawn(views)
+    x = x.astype(dtype)
+    file = np.memmap(tmp_path / "features", dtype, "w+", shape=x.shape)
+    file[:] = x
+    weights = []
+    for features in (x.astype(np.float32), file):
+        monkeypatch.setattr(sys.modules[__name__], "drawn", lambda views, features=features: (features, targets))
+        weights.append(fitted(train_on_features, views=views)[0])
+    assert all((one == other).all() for one, other in zip(*weights, strict=True))
+
+
+def test_what_was_compiled_for_other_labels_serves_these_ones():
+    """What differs from fold to fold, the weights of positives and the share of known cells, is not compiled in."""
+    fitted(train_on_features)
+    x, targets = drawn()
+    y = targets["attributes"].copy()
+    y[:60][y[:60] == 1] = -1
+    for trainer in (train, train_on_features):
+        head = LogitHead.for_labels(["a", "b", "c"], y[TRAINING])
+        model = build_heads(DIMENSION, [head])
+        batches = [Batches(x, {head.name: y}, rows, 32, 5) for rows in (TRAINING, VALIDATION)]
+        history = trainer(model, [head], *batches, Phase(6, 0.03, 6))
+        if trainer is train:
+            expected, plain = model.get_weights(), history
+    np.testing.assert_allclose(history.training_loss, plain.training_loss, rtol=1e-4)
+    for one, other in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    compiled = head_training._idle[-1][1]
+    head = LogitHead.for_labels(["a", "b", "c"], targets["attributes"][TRAINING])
+    model = build_heads(DIMENSION, [head])
+    train_on_features(
+        model, [head], Batches(x, {head.name: targets["attributes"]}, TRAINING, 32, 5), None, Phase(2, 0.03, 6)
+    )
+    assert head_training._idle[-1][1] is compiled
+
+
+def test_a_training_that_failed_leaves_nothing_behind():
+    expected, _ = fitted(train_on_features)
+    with pytest.raises(DataError):
+        fitted(train_on_features, lr=1e38)
+    again, _ = fitted(train_on_features)
+    assert all((one == other).all() for one, other in zip(expected, again, strict=True))
+
+
+_PEAK = """
+import resource, sys
+import numpy as np
+from multilabel import slabs
+from multilabel.convex import train_convex
+from multilabel.head_training import train_on_features
+from multilabel.heads import LogitHead
+from multilabel.stopping import BestEpochs
+from multilabel.training import Batches, Phase, build_heads
+path, trainer, rows = sys.argv[1], {"adam": train_on_features, "lbfgs": train_convex}[sys.argv[2]], int(sys.argv[3])
+slabs.SLAB_BYTES = 2**23
+sys.modules["multilabel.convex"]._KEPT_BYTES = 0
+x = np.memmap(path, np.float16, "r", shape=(rows, 1024))
+y = np.random.default_rng(0).integers(-1, 2, (rows, 2)).astype(np.int8)
+head = LogitHead.for_labels("ab", y)
+learn, stop = (Batches(x, {head.name: y}, part, 256, 0) for part in np.split(np.arange(rows), [rows * 4 // 5]))
+best = BestEpochs([head], stop, 5)
+trainer(build_heads(1024, [head]), [head], learn, stop, Phase(1, 1e-3, 5), keeper=best)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_memory_does_not_grow_with_the_rows(solver, tmp_path):
+    """Twenty times the rows, 400 MB of them in a file, and as good as no more memory."""
+    peaks = []
+    for rows in (10_000, 200_000):
+        path = tmp_path / "features"
+        with path.open("wb") as file:
+            file.truncate(rows * 1024 * 2)
+        command = [sys.executable, "-c", _PEAK, str(path), solver, str(rows)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] - peaks[0] < 100_000, peaks  # kilobytes
 
 
 def test_equal_seeds_give_equal_weights():

@@ -8,6 +8,9 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from test_bundle import COLOURS, SHAPES, small_bundle, tag_bundle
 from multilabel.errors import UsageError
 from multilabel.images import read_image
 from multilabel.inference import Prediction, TagPrediction, expand, predict, with_thresholds, write
+from multilabel.labels import Tag
 from multilabel.thresholds import Threshold
 
 NAMES = ("hat", "scarf", "coat")
@@ -175,6 +179,68 @@ def test_predictions_come_while_pictures_are_read_and_memory_stays_bounded(bundl
     assert write(predict(bundle, feed()), bundle, "jsonl", File()) == (0, 1500)
     assert len(rows) == 1500
     assert max(ahead) < 300
+
+
+# --- any model
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A model without a network: its probabilities stand in the pictures' first pixels, in hundredths."""
+
+    run_name: str = "lookup"
+    image_size: tuple[int, int] = (2, 3)
+    outputs: tuple[str, ...] = ("both", "attributes", "other")
+    attributes: tuple[str, ...] = ("hat", "coat")
+    tags: tuple[Tag, ...] = (Tag("attributes", ("a", "b")), Tag("colour", ("red", "green")))
+    thresholds: tuple[Threshold, ...] = (Threshold(0.5, "default", 0), Threshold(0.055, "default", 0))
+    not_better_than_chance: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    batches: list[tuple[int, ...]] = field(default_factory=list)
+
+    def probabilities(self, pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+        assert pixels.dtype == np.uint8
+        self.batches.append(pixels.shape)
+        p = pixels[:, 0, 0].astype(np.float32) / 100
+        first, second = np.stack([p[:, 1], 1 - p[:, 1]], 1), np.stack([1 - p[:, 2], p[:, 2]], 1)
+        return {"other": second, "attributes": first, "both": p[:, :2]}  # in no order
+
+
+def coloured(folder, *colours):
+    """A picture of one colour for each."""
+    paths = [str(folder / f"{number}.png") for number in range(len(colours))]
+    for path, colour in zip(paths, colours, strict=True):
+        Image.new("RGB", (3, 2), colour).save(path)
+    return paths
+
+
+def test_any_model_will_do_and_its_outputs_say_what_is_what(tmp_path):
+    """Even where a tag is called like the usual output of the attributes."""
+    model = Lookup()
+    paths = coloured(tmp_path, (60, 5, 30), (40, 6, 80), (50, 99, 50))
+    paths.insert(1, "absent.png")
+    first, absent, second, third = predict(model, paths, batch_size=2)
+    assert absent.error == "no such file"
+    assert [list(p.present.values()) for p in (first, second, third)] == [[True, False], [False, True], [False, True]]
+    assert first.probabilities == {"hat": pytest.approx(0.6), "coat": pytest.approx(0.05)}
+    assert {name: tag.top[0] for name, tag in first.tags.items()} == {
+        "attributes": ("b", pytest.approx(0.95)),
+        "colour": ("red", pytest.approx(0.7)),
+    }
+    assert [p.tags["colour"].top[0][0] for p in (second, third)] == ["green", "red"]  # of equal ones, the first
+    assert model.batches == [(1, 2, 3, 3), (2, 2, 3, 3)]  # nothing is computed for what cannot be read
+
+
+def test_any_model_can_have_other_thresholds(tmp_path):
+    changed = with_thresholds(Lookup(), ["coat=0.04"])
+    (prediction,) = predict(changed, coloured(tmp_path, (60, 5, 30)))
+    assert prediction.present == {"hat": True, "coat": True}
+
+
+def test_a_model_is_not_asked_about_nothing(tmp_path):
+    model = Lookup()
+    assert [prediction.error for prediction in predict(model, ["absent.png", "gone.png"])] == ["no such file"] * 2
+    assert model.batches == []
 
 
 # --- tags

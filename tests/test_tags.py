@@ -655,7 +655,7 @@ def test_the_last_layers_alone_are_fine_tuned(mixed: Path, mixed_bundle: Path, f
 def test_fine_tuning_that_spoils_the_model_is_not_kept(mixed: Path, folder: Path, tmp_path: Path) -> None:
     """A learning rate far too high: the bundle is that of the heads on the frozen backbone."""
     arguments = [*CNN, "--weights", "none", *BOTH_TAGS, "--cache", folder / "cache"]
-    fit(mixed, tmp_path / "frozen", *arguments, "--epochs", "3", *SINGLE)
+    fit(mixed, tmp_path / "frozen", *arguments, "--epochs", "3", *SINGLE, "--precision", "float32")
     result = fit(mixed, tmp_path / "spoiled", *arguments, "--fine-tune", "all", "--epochs", "3,1", "--lr", "1e-3,0.5")
     kept = "and its weights are not kept: those of epoch 3, of the heads on the frozen backbone, are."
     assert kept in result.stderr

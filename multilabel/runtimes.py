@@ -1,0 +1,275 @@
+"""Models in the runtime that suits: a bundle with TensorFlow or converted for another runtime, or an export of one.
+
+Without TensorFlow a picture is predicted in the time that TensorFlow takes to begin. What it does is imported by
+nothing here but the branches that need it, and a test sees to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+
+from . import __version__, description, sidecar
+from .config import RUNTIMES
+from .errors import BundleError, UsageError
+from .inference import Model
+from .labels import Tag
+from .networks import Network, computes_in, open_network
+from .thresholds import Threshold
+
+_RUNTIMES_OF = {  # by format; the first is the default
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "litert": ("litert",),
+    "saved_model": ("tensorflow",),
+    "keras": ("tensorflow",),
+}
+_CONVERTED = {"onnxruntime": ".onnx", "openvino": ".xml"}  # what a bundle is converted to
+_PACKAGES = {  # by runtime, with what installs it
+    "tensorflow": ("tensorflow", "multilabel"),
+    "onnxruntime": ("onnxruntime", "multilabel[onnx]"),
+    "openvino": ("openvino", "multilabel[openvino]"),
+    "litert": ("ai_edge_litert", "multilabel[litert]"),
+}
+_log = logging.getLogger("multilabel")
+_refusing_damage = partial(description.refusing_damage, command="export")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model in a runtime that is not Keras; an `inference.Model`.
+
+    Attributes:
+        run_name: the run's name.
+        image_size: (height, width) of its pictures, in pixels.
+        outputs: names of its outputs: that of the attributes first, if there are any, then one per tag.
+        attributes: names of all attributes.
+        tags: all tags with their classes.
+        thresholds: one per attribute.
+        not_better_than_chance: attributes and tags that were measured, and found to be no better than chance.
+        provenance: how its labels were read.
+        network: pixels → probabilities by output.
+    """
+
+    run_name: str
+    image_size: tuple[int, int]
+    outputs: tuple[str, ...]
+    attributes: tuple[str, ...]
+    tags: tuple[Tag, ...]
+    thresholds: tuple[Threshold, ...]
+    not_better_than_chance: tuple[str, ...]
+    provenance: Mapping[str, Any]
+    network: Network = field(repr=False)
+
+    def probabilities(self, pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Probabilities of n pictures by output.
+
+        Args:
+            pixels: uint8 `(n, height, width, 3)`, RGB.
+
+        Returns:
+            `(n, K)` of the attributes, `(n, C)` of a tag.
+
+        Raises:
+            BundleError: the file does not compute what its sidecar says.
+        """
+        return self.network(pixels)
+
+
+def load(path: str | os.PathLike[str], runtime: str | None = None, precision: str | None = None) -> Model:
+    """Loads a model to predict with.
+
+    Args:
+        path: a bundle, or what `export` has written: a file ending in `.onnx`, `.xml`, `.tflite` or `.keras`, or the
+            folder of a SavedModel.
+        runtime: `"tensorflow"`, `"onnxruntime"`, `"openvino"` or `"litert"`; default: TensorFlow for a bundle, and the
+            file's own for an export. A bundle is converted for onnxruntime and openvino when that is first wanted,
+            which takes TensorFlow; the conversion is kept in the user's cache folder.
+        precision: `"float32"` or `"bfloat16"`, what it computes in; default: what the bundle was measured in, where the
+            runtime can, and float32 for an export.
+
+    Raises:
+        UsageError: the runtime or the precision does not suit the file or the machine, or is not installed.
+        BundleError: the file cannot be read.
+    """
+    path, format = Path(path), sidecar.format_of(path)
+    runtime = _settled_runtime(path, format, runtime)
+    _check_installed(runtime)
+    if format is not None:
+        return _exported(path, runtime, precision)
+    if runtime != "tensorflow":
+        return _converted(path, runtime, precision)
+    from .backbones import computes_in as machine_computes_in
+    from .bundle import load as load_bundle
+
+    bundle = load_bundle(path)
+    if precision is None:
+        return bundle
+    if not machine_computes_in(precision):
+        raise _no_such_machine(precision)
+    return replace(bundle, precision=precision)
+
+
+def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -> bool:
+    """Whether `load` would import TensorFlow.
+
+    Raises:
+        UsageError: the runtime does not suit the file.
+        BundleError: the file cannot be read.
+    """
+    path, format = Path(path), sidecar.format_of(path)
+    runtime = _settled_runtime(path, format, runtime)
+    if runtime == "tensorflow" or format is not None:
+        return runtime == "tensorflow"
+    folder, said = description.read(path)
+    with description.refusing_damage(folder):
+        return not _conversion_of(said, runtime).exists()
+
+
+def _settled_runtime(path: Path, format: str | None, runtime: str | None) -> str:
+    fitting = RUNTIMES if format is None else _RUNTIMES_OF[format]
+    if runtime is None:
+        return fitting[0]
+    if runtime not in fitting:
+        raise UsageError(
+            f"--runtime {runtime} does not run {path}, which is for {' or '.join(fitting)}; leave out --runtime."
+        )
+    return runtime
+
+
+def _check_installed(runtime: str) -> None:
+    package, installs = _PACKAGES[runtime]
+    if find_spec(package) is None:
+        raise UsageError(f"{runtime} is not installed; install it with `pip install '{installs}'`.")
+
+
+def _exported(path: Path, runtime: str, precision: str | None, recorded: str = "float32") -> Exported:
+    """The model in an exported file.
+
+    Args:
+        path: the file, or the folder.
+        runtime: what runs it.
+        precision: what a person wants it to compute in, if anything.
+        recorded: what it computes in otherwise, where the runtime can.
+    """
+    said = sidecar.read(path)
+    if said.get("precision") == "int8" and precision is not None:
+        raise UsageError(f"--precision {precision}: {path} was exported to compute in int8; leave it out.")
+    with _refusing_damage(sidecar.sidecar_of(path)):
+        outputs = sidecar.outputs_of(said)
+        height, width = (int(side) for side in said["image_size"])
+        attributes = tuple(name for output in outputs if output["kind"] == "attributes" for name in output["names"])
+        model = Exported(
+            run_name=str(said["run_name"]),
+            image_size=(height, width),
+            outputs=tuple(output["output"] for output in outputs),
+            attributes=attributes,
+            tags=tuple(Tag(output["tag"], tuple(output["names"])) for output in outputs if output["kind"] == "tag"),
+            thresholds=description.thresholds_of(said, attributes),
+            not_better_than_chance=tuple(said["not_better_than_chance"]),
+            provenance=said["labels"],
+            network=dict,
+        )
+    settled = _settled_precision(runtime, precision, recorded)
+    with _refusing_damage(path):
+        return replace(model, network=_checked(open_network(runtime, path, settled), path, outputs))
+
+
+def _checked(network: Network, path: Path, outputs: Sequence[Mapping[str, Any]]) -> Network:
+    """The network with its outputs called as the model calls them; it refuses a file that does not fit its sidecar."""
+
+    def checked(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        with _refusing_damage(path):
+            computed = network(pixels)
+            for output in outputs:
+                if output["name"] not in computed:
+                    raise ValueError(f"it has no output {output['name']}")
+                if computed[output["name"]].shape != (len(pixels), len(output["names"])):
+                    raise ValueError(f"its output {output['name']} is not of {len(output['names'])} names")
+            return {output["output"]: computed[output["name"]] for output in outputs}
+
+    return checked
+
+
+def _settled_precision(runtime: str, wanted: str | None, recorded: str) -> str:
+    if computes_in(runtime, wanted or recorded):
+        return wanted or recorded
+    if wanted is None:
+        _log.info(f"The model was measured in {recorded}; {runtime} computes in float32 here, nearly the same.")
+        return "float32"
+    if runtime == "openvino":
+        raise _no_such_machine(wanted)
+    raise UsageError(f"--precision {wanted}: {runtime} computes in float32 alone; leave it out.")
+
+
+def _no_such_machine(precision: str) -> UsageError:
+    return UsageError(f"--precision {precision}: this machine does not compute in it; leave it out.")
+
+
+def _converted(path: Path, runtime: str, precision: str | None) -> Exported:
+    """A bundle in another runtime: the network is the conversion's, all that can change is the bundle's own."""
+    folder, said = description.read(path)
+    with description.refusing_damage(folder):
+        description.check_weights(said, folder)
+        file, recorded = _conversion_of(said, runtime), description.precision_of(said)
+    model = _kept(file, runtime, precision, recorded)
+    if model is None:
+        _convert(folder, runtime, file)
+        model = _exported(file, runtime, precision, recorded)
+    with description.refusing_damage(folder):
+        return replace(
+            model,
+            run_name=str(said["run_name"]),
+            thresholds=description.thresholds_of(said, model.attributes),
+            not_better_than_chance=tuple(map(str, said["not_better_than_chance"])),
+            provenance=said["provenance"],
+        )
+
+
+def _kept(file: Path, runtime: str, precision: str | None, recorded: str) -> Exported | None:
+    if not file.exists():
+        return None
+    try:
+        return _exported(file, runtime, precision, recorded)
+    except BundleError as error:
+        _log.warning(f"A conversion that was kept is made anew: {error}")
+        return None
+
+
+def _convert(folder: Path, runtime: str, file: Path) -> None:
+    from .bundle import load as load_bundle
+    from .export import export
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for damaged in (sidecar.sidecar_of(file), *sidecar.files_of(file)):
+            damaged.unlink(missing_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be converted for {runtime}, because {file.parent} cannot be written "
+            f"({error.strerror or error}); run `multilabel export`, and give its file as --model."
+        ) from error
+    _log.info(f"{folder} is converted for {runtime} with TensorFlow, once; the conversion is kept in {file.parent}.")
+    export(load_bundle(folder), sidecar.FORMAT_OF[file.suffix], file)
+
+
+def _conversion_of(said: Mapping[str, Any], runtime: str) -> Path:
+    """Where a bundle's conversion is kept; its name changes with all that determines what it computes."""
+    from platformdirs import user_cache_path
+
+    parts = (said["weights_sha256"], said["backbone"], said["heads"], sidecar.SCHEMA_VERSION, __version__)
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return user_cache_path("multilabel") / "exports" / f"{digest[:32]}{_CONVERTED[runtime]}"
