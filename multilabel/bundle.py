@@ -108,7 +108,7 @@ class Bundle:
             return Engine(self.backbone, self.precision)
         _log.info(
             f"The model was measured in {self.precision}, which this machine does not compute in: it computes in "
-            "float32, and its probabilities are nearly the same."
+            "float32, and its probabilities are slightly other ones."
         )
         return Engine(self.backbone)
 

@@ -8,6 +8,7 @@ where heads learn step by step: a step down the ladder stands for an epoch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .training import Batches, History, Log, Phase
 
 STEPS = 15  # down the ladder, at most
 PATIENCE = 2  # steps without a better value after which an attribute or tag has stopped
+_log = logging.getLogger("multilabel")
 _RATIO = 10**-0.5  # of the strength of a step to that of the one before
 _KEPT_BYTES = 2**28  # features up to this are gathered and standardised once, more in every iteration
 _MEMORY = 10  # of L-BFGS: earlier steps from which it knows the curvature
@@ -189,6 +191,8 @@ class _Problem:
             options={"maxcor": _MEMORY, "maxiter": _ITERATIONS, "ftol": smallest_gain, "gtol": 1e-7},
         )
         self.weights = result.x.reshape(unit.shape) * unit
+        if not result.success:
+            _log.warning(f"--solver lbfgs ended before the minimum ({result.message}); --solver adam is another way.")
         return told or [self.told]
 
     def of_heads(self) -> dict[str, list[NDArray]]:

@@ -1,4 +1,4 @@
-"""int8: an export with a quarter of the bytes, whose convolutions compute in whole numbers of 8 bits.
+"""int8: an export with a third of the bytes, whose convolutions compute in whole numbers of 8 bits.
 
 How large the numbers inside the network become is seen on pictures, without labels (calibration). What comes before
 the first layer with weights, and the heads, stay in float32: they cost nothing, and their rounding would go straight

@@ -206,7 +206,10 @@ def _settled_precision(runtime: str, wanted: str | None, recorded: str) -> str:
     if computes_in(runtime, wanted or recorded):
         return wanted or recorded
     if wanted is None:
-        _log.info(f"The model was measured in {recorded}; {runtime} computes in float32 here, nearly the same.")
+        _log.info(
+            f"The model was measured in {recorded}; {runtime} computes in float32 here, and its "
+            "probabilities are slightly other ones."
+        )
         return "float32"
     if runtime == "openvino":
         raise _no_such_machine(wanted)

@@ -26,6 +26,7 @@ from multilabel.training import Batches, Phase, Pictures, build_heads, train
 
 NAMES = ("clear", "faint", "noise")
 CONFIG = FitConfig(Path("labels.txt"), epochs=(30,), lr=(0.02,), patience=(5,))
+CONVEX = FitConfig(Path("labels.txt"), solver="lbfgs")
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +65,25 @@ def auc(y, z):
     return roc_auc_score(y[known], z[known])
 
 
-def test_what_is_judged_was_never_learnt(backbone):
+@pytest.mark.parametrize("config", [CONFIG, CONVEX], ids=["adam", "lbfgs"])
+def test_what_is_judged_was_never_learnt(backbone, config):
     """Shuffling the labels of one fold changes the logits of all other folds, and its own not at all."""
     data = dataset(backbone.dimension)
-    rows, folds, first = crossed(backbone, data)
+    rows, folds, first = crossed(backbone, data, config)
     y = data.table.y.copy()
     judged = folds == 2
     y[judged] = np.where(y[judged] < 0, -1, 1 - y[judged])
-    other = cross_fit(CONFIG, backbone, replace(data, table=replace(data.table, y=y)), rows, folds, False)
+    other = cross_fit(config, backbone, replace(data, table=replace(data.table, y=y)), rows, folds, False)
     moved = other.logits["attributes"] - first.logits["attributes"]
     # All alike: by the `pos_weight` of the heads that are kept, which is taken off again.
     np.testing.assert_allclose(moved[judged], np.broadcast_to(moved[judged][0], (judged.sum(), 3)), atol=1e-9)
     assert (other.logits["attributes"][~judged] != first.logits["attributes"][~judged]).any(axis=1).all()
 
 
-def test_out_of_fold_scores_are_those_of_an_independent_cross_validation(backbone):
+@pytest.mark.parametrize("config", [CONFIG, CONVEX], ids=["adam", "lbfgs"])
+def test_out_of_fold_scores_are_those_of_an_independent_cross_validation(backbone, config):
     data = dataset(backbone.dimension, pictures=400)
-    _, folds, found = crossed(backbone, data)
+    _, folds, found = crossed(backbone, data, config)
     x, y = data.features, data.table.y
     for column in range(2):
         expected = np.empty(len(y))
@@ -128,9 +131,29 @@ def test_the_heads_that_are_kept_learn_from_everything_for_the_median_of_epochs(
         np.testing.assert_allclose(kept[1][number], alone[1][number], atol=1e-6)
 
 
-def test_equal_seeds_give_equal_numbers(backbone):
+def test_heads_on_everything_take_the_geometric_median_of_the_strengths(backbone, monkeypatch):
+    data = dataset(backbone.dimension, tag=True)
+    found, original = [], crossfit.find_epochs
+    monkeypatch.setattr(crossfit, "find_epochs", lambda *given: found.append(original(*given)) or found[-1])
+    rows, _, result = crossed(backbone, data, CONVEX)
+    heads = result.kept.heads
+    for head in heads:
+        steps = np.median([steps[head.name] for steps, _ in found], axis=0).round()
+        x, kernel = data.features, result.kept.heads_model.get_layer(head.name).get_weights()[0]
+        for column in range(head.units if isinstance(head, LogitHead) else 1):
+            strength = backbone.dimension * 10 ** (-(steps[column] - 1) / 2)
+            y = head.targets(data.table)[:, column] if isinstance(head, LogitHead) else head.targets(data.table)
+            weight = {1: head.pos_weight[column], 0: 1.0} if isinstance(head, LogitHead) else None
+            model = LogisticRegression(C=1 / (strength * len(rows)), class_weight=weight, tol=1e-8, max_iter=10_000)
+            model.fit(((x - x.mean(axis=0)) / x.std(axis=0))[y >= 0], y[y >= 0])
+            mine = kernel[:, [column]] if isinstance(head, LogitHead) else kernel
+            np.testing.assert_allclose(mine * x.std(axis=0)[:, None], model.coef_.T, atol=2e-3)
+
+
+@pytest.mark.parametrize("config", [CONFIG, CONVEX], ids=["adam", "lbfgs"])
+def test_equal_seeds_give_equal_numbers(backbone, config):
     data = dataset(backbone.dimension)
-    (_, folds, first), (_, same, again) = crossed(backbone, data), crossed(backbone, data)
+    (_, folds, first), (_, same, again) = crossed(backbone, data, config), crossed(backbone, data, config)
     assert (folds == same).all()
     assert (first.logits["attributes"] == again.logits["attributes"]).all()
     for one, other in zip(first.kept.heads_model.get_weights(), again.kept.heads_model.get_weights(), strict=True):
@@ -297,6 +320,13 @@ def test_p_values_do_not_depend_on_how_many_draws_learn_at_once(backbone, monkey
     monkeypatch.setattr(permutation, "COLUMNS_AT_ONCE", 6)
     apart = p_values(config, backbone, data, rows, folds, False)
     np.testing.assert_allclose(apart, together, atol=1 / 6 + 1e-9)  # rounding may let one of two neighbours win
+
+
+def test_draws_learn_by_lbfgs_too(backbone):
+    data = dataset(backbone.dimension, pictures=120)
+    folds = deal(data, np.arange(120), 3, 0)
+    values = p_values(replace(CONVEX, permutations=19), backbone, data, np.arange(120), folds, False)
+    assert values[0] == 1 / 20
 
 
 def test_an_attribute_of_one_class_has_no_p_value(backbone):

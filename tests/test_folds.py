@@ -335,6 +335,39 @@ def test_permutations_give_p_values(tested: tuple[Path, Result]) -> None:
     assert "p-value" not in second
 
 
+@pytest.mark.parametrize("folds", [3, 0])
+def test_heads_by_lbfgs(folds: int, folder: Path, tmp_path: Path) -> None:
+    """All that is written and served is there and agrees, only that an epoch is one L2 strength."""
+    network = [option for option in NETWORK if option not in ("--epochs", "6", "--lr", "0.02")]
+    place = ["--labels", folder / "labels.csv", "--images", folder / "images", "--cache", folder / "cache"]
+    out = tmp_path / "out"
+    result = well(run("fit", *place, "--out", out, *network, *TAGS, "--solver", "lbfgs", "--folds", folds))
+    again = well(
+        run("fit", *place, "--out", tmp_path / "again", *network, *TAGS, "--solver", "lbfgs", "--folds", folds)
+    )
+    assert again.stdout.partition("\nThe bundle")[0] == result.stdout.partition("\nThe bundle")[0]
+    history = pd.read_csv(out / "history.csv")
+    searched = history[history["fold"].notna()] if folds else history
+    for _, rows in searched.groupby("fold", dropna=False):
+        assert rows["iteration_number"].tolist() == list(range(1, len(rows) + 1))
+        last_of_strengths = rows[rows["validation_loss"].notna()]
+        assert last_of_strengths["epoch"].tolist() == list(range(1, rows["epoch"].max() + 1))
+    if folds:
+        assert re.search(r"best for an attribute or tag were L2 strengths from [\d.e-]+ to [\d.e+]+, in", result.stderr)
+        assert re.search(r"Trained heads on all of the training part for \d+ iterations of L-BFGS \(", result.stderr)
+        assert history[history["fold"].isna()]["epoch"].tolist() == [1] * history["fold"].isna().sum()
+    else:
+        assert re.search(
+            r"Trained heads with \d+ L2 strengths \(.* s\); kept for each attribute and tag the weights with the "
+            "lowest validation loss.",
+            result.stderr,
+        )
+    assert (out / "loss_curve.png").stat().st_size > 10_000
+    (part,) = parts_of(out)
+    assert part["attributes"]["bright"]["roc_auc"]["value"] > 0.8
+    assert part["tags"]["shade"]["accuracy"]["value"] > 0.8
+
+
 def test_no_folds(folder: Path, tmp_path: Path) -> None:
     result = well(fit(folder, tmp_path / "out", "--folds", "0", "--attributes", "bright,noise"))
     assert "Training part: 32 pictures; validation part: 8.\n" in result.stderr

@@ -393,7 +393,8 @@ def test_a_bundle_computes_in_what_it_was_measured_in(copied, precisions, able, 
     assert caplog.messages == []
     load(copied / "model", "onnxruntime")
     assert caplog.messages == [
-        "The model was measured in bfloat16; onnxruntime computes in float32 here, nearly the same."
+        "The model was measured in bfloat16; onnxruntime computes in float32 here, and its "
+        "probabilities are slightly other ones."
     ]
     assert precisions == ["float32", "float32", "bfloat16", "float32", "float32"]
 
