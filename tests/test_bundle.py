@@ -22,10 +22,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from multilabel import backbones
 from multilabel import bundle as bundles
 from multilabel.backbones import build_backbone, freeze
 from multilabel.bundle import DESCRIPTION, WEIGHTS, Bundle, check_out, load, load_backbone, save, writing
 from multilabel.config import CnnShape
+from multilabel.engine import Engine
 from multilabel.errors import BundleError, UsageError
 from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.labels import Tag
@@ -150,6 +152,63 @@ def test_a_loaded_bundle_is_the_saved_one(original, saved):
     assert loaded.backbone.get_config() == original.backbone.get_config()
     assert loaded.backbone.fingerprint() == original.backbone.fingerprint()
     assert not loaded.backbone.model.trainable_weights
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends to run on a machine that computes in these precisions."""
+    return lambda *precisions: monkeypatch.setattr(backbones, "_available_precisions", lambda: list(precisions))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_probabilities_are_those_of_the_heads_on_the_engines_features(precision, original, tmp_path, machine):
+    machine("bfloat16", "float32")
+    with writing(tmp_path / "model") as new:
+        save(replace(original, precision=precision), new)
+    loaded = load(tmp_path / "model")
+    assert (loaded.precision, loaded.engine.precision) == (precision, precision)
+    probabilities = loaded.probabilities(pixels())
+    features = Engine(original.backbone, precision)(pixels())
+    kernel, bias = original.model.get_layer("attributes").get_weights()
+    expected = 1 / (1 + np.exp(-(features.astype(np.float64) @ kernel + bias)))
+    assert list(probabilities) == ["attributes"]
+    np.testing.assert_allclose(probabilities["attributes"], expected, rtol=1e-5)
+    plain = 1 / (1 + np.exp(-logits(loaded).astype(np.float64)))
+    np.testing.assert_allclose(probabilities["attributes"], plain, atol=1e-5 if precision == "float32" else 0.05)
+    if precision == "bfloat16":
+        assert not np.allclose(probabilities["attributes"], plain, atol=1e-6)
+
+
+def test_probabilities_of_a_picture_do_not_depend_on_the_others(original):
+    together = original.probabilities(pixels())["attributes"]
+    np.testing.assert_allclose(original.probabilities(pixels()[2:3])["attributes"], together[2:3], rtol=1e-4)
+
+
+@pytest.mark.parametrize("attributes", [("hat", "coat"), ()])
+def test_outputs_are_attributes_then_tags(attributes):
+    bundle = tag_bundle(attributes)
+    outputs = (*(["attributes"] if attributes else []), "tag1_colour", "tag2_shape")
+    assert bundle.outputs == outputs
+    assert bundle.image_size == (32, 40)
+    x = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), dtype=np.uint8)
+    probabilities = bundle.probabilities(x)
+    assert {name: p.shape for name, p in probabilities.items()} == {
+        name: (3, units) for name, units in zip(outputs, (*([2] if attributes else []), 4, 2), strict=True)
+    }
+    np.testing.assert_allclose(probabilities["tag1_colour"].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_precision_that_the_machine_has_not_is_float32_and_said_once(original, machine, caplog):
+    machine("float32")
+    bundle = replace(original, precision="bfloat16")
+    with caplog.at_level("INFO", "multilabel"):
+        probabilities = bundle.probabilities(pixels())["attributes"]
+        np.testing.assert_array_equal(bundle.probabilities(pixels())["attributes"], probabilities)
+    np.testing.assert_array_equal(probabilities, original.probabilities(pixels())["attributes"])
+    assert caplog.messages == [
+        "The model was measured in bfloat16, which this machine does not compute in: it computes in float32, and its "
+        "probabilities are slightly other ones."
+    ]
 
 
 def test_a_loaded_bundle_can_be_saved_again(saved, tmp_path):
@@ -619,6 +678,8 @@ def changed(description, place, value):
         (["thresholds", 0, "spread"], [0.5], "not enough values to unpack (expected 2, got 1)"),
         (["thresholds", 0, "spread"], "?!", "could not convert string to float: '?'"),
         (["calibration"], 7, "'int' object is not iterable"),
+        (["precision"], "auto", "its precision is 'auto'"),
+        (["precision"], "int8", "its precision is 'int8'"),
         (["weights_sha256"], "0" * 64, f"{WEIGHTS} is not the file that was saved with {DESCRIPTION}"),
     ],
 )
@@ -639,6 +700,7 @@ def test_a_description_that_does_not_fit(copied, place, value, reason):
         "backbone",
         "heads",
         "thresholds",
+        "precision",
         "weights_sha256",
         "provenance",
         "not_better_than_chance",
