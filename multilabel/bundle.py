@@ -127,7 +127,7 @@ class Bundle:
         Returns:
             `(n, K)` of the attributes, `(n, C)` of a tag.
         """
-        logits = self.heads_model(self.engine(pixels))
+        logits = self.heads_model(self.engine.reliable(pixels))
         return {head.name: head.to_probs(keras.ops.convert_to_numpy(logits[head.name])) for head in self.heads}
 
 

@@ -532,6 +532,9 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
 def export(labels: Path | None, images: Path | None, cache: Path | None, **settings: Any) -> None:
     """Write a bundle for another runtime, checked on pictures; and a JSON file that says what its numbers mean."""
     with _sentences("Stopped; nothing was written."):
+        for option, value in {"--images": images, "--cache": cache}.items():
+            if value is not None and labels is None:
+                raise UsageError(f"{option} belongs to --labels; add --labels, or leave it out.")
         from .export import export_folder
         from .measuring import LabelSource
 

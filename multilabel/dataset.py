@@ -13,7 +13,7 @@ import numpy as np
 
 from .augment import Augmentation
 from .config import FOLDS, FitConfig
-from .engine import Engine
+from .engine import Engine, FoldingError
 from .errors import DataError, UsageError
 from .features import Extraction, FeatureStore, Views, check, default_cache, extract
 from .formats import read_labels
@@ -54,6 +54,7 @@ class Dataset:
         digests: SHA-256 of each picture's bytes.
         skipped: names of the pictures left out, and why.
         features: `(n, dimension)`, or `(n, views, dimension)`; `None` without a phase in which the backbone is frozen.
+        precision: what the features were computed in.
         pictures: the pictures themselves.
         computed: how many features were computed, not read from the store.
         seconds: time it took.
@@ -64,6 +65,7 @@ class Dataset:
     digests: list[bytes]
     skipped: list[tuple[str, str]]
     features: np.ndarray | None
+    precision: str
     pictures: Pictures
     computed: int
     seconds: float
@@ -171,14 +173,11 @@ def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bo
         extraction = check(table.images, engine.image_size, progress=progress)
         rows, digests = _readable(table, extraction)
     else:
-        augment = Augmentation(config.augment, engine.image_size) if config.views > 1 else None
-        views = Views(config.views, augment)
-        with FeatureStore(config.cache or default_cache(), engine) as store:
-            extraction = extract(engine, table.images, store, views=views, progress=progress)
-            rows, digests = _readable(table, extraction)
-            features = store.load([key for digest in digests for key in views.keys(digest)])
-        if views.count > 1:
-            features = features.reshape(len(digests), views.count, -1)
+        try:
+            extraction, rows, digests, features = _stored(config, table, engine, progress)
+        except FoldingError:
+            engine = engine.reliable
+            extraction, rows, digests, features = _stored(config, table, engine, progress)
     seconds = time.perf_counter() - started
     if not config.train_backbone:
         stored = len(set(digests)) * config.views - extraction.computed
@@ -196,7 +195,21 @@ def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bo
         _warn_left_out("--split gives it no part", nowhere)
         skipped += [(name, "no part in --split") for name in nowhere]
     pictures = Pictures(table.images, engine.image_size)
-    return Dataset(table, names, digests, skipped, features, pictures, extraction.computed, seconds)
+    return Dataset(table, names, digests, skipped, features, engine.precision, pictures, extraction.computed, seconds)
+
+
+def _stored(
+    config: FitConfig, table: LabelTable, engine: Engine, progress: bool
+) -> tuple[Extraction, list[int], list[bytes], np.ndarray]:
+    """What was read, the rows and digests of the pictures that can be, and the features of these from the store."""
+    views = Views(config.views, Augmentation(config.augment, engine.image_size) if config.views > 1 else None)
+    with FeatureStore(config.cache or default_cache(), engine) as store:
+        extraction = extract(engine, table.images, store, views=views, progress=progress)
+        rows, digests = _readable(table, extraction)
+        features = store.load([key for digest in digests for key in views.keys(digest)])
+    if views.count > 1:
+        features = features.reshape(len(digests), views.count, -1)
+    return extraction, rows, digests, features
 
 
 def _warn_left_out(why: str, names: Sequence[str]) -> None:

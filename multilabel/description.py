@@ -37,7 +37,9 @@ def read(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         path = _readable(path)
         description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        why = f"it holds no {DESCRIPTION}" if path.is_dir() else "it is no folder"
+        why = "it does not exist"
+        if path.exists():
+            why = f"it holds no {DESCRIPTION}" if path.is_dir() else "it is no folder"
         raise BundleError(f"{path} is not a bundle ({why}); make one with `multilabel fit`.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / DESCRIPTION} cannot be read ({error}); run `multilabel fit` again.") from error

@@ -31,10 +31,11 @@ from .bundle import Bundle, load
 from .config import EXPORT_FORMATS
 from .description import read
 from .errors import DataError, MultilabelError, UsageError
-from .export_check import Comparison, compare, generated_pictures, import_openvino, open_export, sample_pictures
+from .export_check import Comparison, compare, generated_pictures, open_export, sample_pictures
 from .folding import fold
-from .heads import Head, LogitHead, SoftmaxHead
+from .heads import Head, SoftmaxHead
 from .measuring import LabelSource
+from .networks import import_openvino
 from .quantization import INT8_FORMAT, Measured, calibration_pictures, measure, quantize
 from .thresholds import Threshold
 
@@ -101,8 +102,7 @@ def serving_model(bundle: Bundle) -> keras.Model:
     features = fold(backbone.network)(_prepared(image, ARCHITECTURES[backbone.name].preprocessing))
     outputs = {}
     for head in bundle.heads:
-        activation = "sigmoid" if isinstance(head, LogitHead) else "softmax"
-        layer = keras.layers.Dense(head.units, activation=activation, dtype="float32", name=head.name)
+        layer = keras.layers.Dense(head.units, activation=head.activation, dtype="float32", name=head.name)
         outputs[head.name] = layer(features)
         layer.set_weights(bundle.model.get_layer(head.name).get_weights())
     return keras.Model(image, outputs, name="multilabel")
@@ -228,7 +228,7 @@ def check_out(out: Path, format: str, *, int8: bool = False) -> None:
     suffix = _SUFFIX_OF[format]
     if sidecars.FORMAT_OF.get(out.suffix, "saved_model") != format:
         raise UsageError(f"--out {out}: the name does not suit --format {format}; choose one such as model{suffix}.")
-    files = [file for file in (*sidecars.files_of(out), sidecars.sidecar_of(out)) if os.path.lexists(file)]
+    files = [file for file in reversed(_all_files(out)) if os.path.lexists(file)]
     if files and not _is_ours(out, format):
         raise UsageError(
             f"{files[0]} is there, and was not written by `multilabel export --format {format}`; it is left as it is, "
@@ -241,7 +241,7 @@ def _check_packages(format: str, modules: Sequence[str]) -> None:
     if absent:
         others, them = ("another package", "it") if len(absent) == 1 else ("other packages", "them")
         raise UsageError(
-            f"--format {format} needs {others}, {' and '.join(absent)}; "
+            f"--format {format} needs {others} ({', '.join(absent)}); "
             f"install {them} with `pip install 'multilabel[{format}]'`."
         )
 
@@ -286,12 +286,27 @@ def _new_beside(out: Path) -> Iterator[Path]:
 
 
 def _place(new: Path, out: Path) -> None:
-    """Puts file after file into its place. The sidecar is first: what it names is recognised as ours after a kill."""
-    os.replace(sidecars.sidecar_of(new), sidecars.sidecar_of(out))
-    for source, target in zip(sidecars.files_of(new), sidecars.files_of(out), strict=True):
-        if target.is_dir():  # a folder cannot be replaced in one go
-            target.rename(new.with_name("old"))
-        os.replace(source, target)
+    """Puts file after file into its place; where one cannot be, all that was there before comes back.
+
+    The sidecar is first: what it names is recognised as ours after a kill, and not taken for what it is not.
+    """
+    aside: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    try:
+        for source, target in zip(_all_files(new), _all_files(out), strict=True):
+            if os.path.lexists(target):
+                aside.append((target, target.rename(new.with_name(f"old{len(aside)}"))))
+            placed.append(source.rename(target))
+    except BaseException:
+        for target in placed:
+            target.rename(new.with_name(f"new{target.suffix}"))
+        for target, old in aside:
+            old.rename(target)
+        raise
+
+
+def _all_files(out: Path) -> list[Path]:
+    return [sidecars.sidecar_of(out), *sidecars.files_of(out)]
 
 
 def _write(bundle: Bundle, format: str, path: Path, calibration: NDArray[np.uint8] | None) -> None:
@@ -411,11 +426,10 @@ def _attributes_first(heads: Sequence[Head]) -> list[Head]:
 def _output_of(head: Head) -> dict[str, Any]:
     tag = head.tag if isinstance(head, SoftmaxHead) else None
     return {
-        "output": head.name,
         "name": head.name,  # all converters keep it
         "kind": "attributes" if tag is None else "tag",
         "tag": tag,
-        "names": list(head.attributes if isinstance(head, LogitHead) else head.classes),
+        "names": list(head.names),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from .heads import LogitHead
 from .images import find_pictures, read_pictures
 from .networks import Network, open_network
 from .thresholds import Threshold, apply_thresholds
+from .training import Inputs
 
 SAMPLED = 32  # pictures that an export is checked on
 GENERATED = 16  # pictures that are made where there are none
@@ -59,9 +59,10 @@ def open_export(format: str, path: Path) -> Network:
     return open_network(_RUNTIMES[format], path)
 
 
-def in_batches(run: Network, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """What `run` says of pictures, a few at a time; the last batch may hold fewer."""
-    parts = [run(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH)]
+def in_batches(run: Network, pictures: Inputs, count: int) -> dict[str, NDArray[Any]]:
+    """What `run` says of the first `count` pictures, a few at a time; the last batch may hold fewer."""
+    starts = range(0, count, _BATCH)
+    parts = [run(pictures[np.arange(start, min(start + _BATCH, count))]) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -73,14 +74,6 @@ def bundle_runner(bundle: Bundle) -> Network:
         return {head.name: head.to_probs(logits[head.name]) for head in bundle.heads}
 
     return run
-
-
-def import_openvino() -> Any:
-    """OpenVINO, which otherwise tells its makers what it is used for, as NNCF does; both can do without the teller."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
 
 
 def compare(bundle: Bundle, run: Network, thresholds: Sequence[Threshold], pixels: NDArray[np.uint8]) -> Comparison:
@@ -95,7 +88,7 @@ def compare(bundle: Bundle, run: Network, thresholds: Sequence[Threshold], pixel
     Raises:
         DataError: the outputs have other names or shapes than the bundle's.
     """
-    expected, found = in_batches(bundle_runner(bundle), pixels), in_batches(run, pixels)
+    expected, found = (in_batches(one, pixels, len(pixels)) for one in (bundle_runner(bundle), run))
     shapes = [{name: p.shape for name, p in outputs.items()} for outputs in (expected, found)]
     if shapes[0] != shapes[1]:
         raise DataError(f"the export's outputs are {shapes[1]}, those of the bundle {shapes[0]}; nothing was written.")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from textwrap import shorten
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -50,6 +50,7 @@ class LogitHead:
         weight: factor on this head's loss in the total loss.
         objective: the kind of loss, one of `LOSSES`.
         missing: what unknown cells count in it.
+        activation: Keras' name of what makes probabilities of logits.
 
     Raises:
         ValueError: a value that cannot be used, said in one sentence.
@@ -62,6 +63,7 @@ class LogitHead:
     weight: float = 1.0
     objective: str = "bce"
     missing: Missing = _IGNORE
+    activation: ClassVar[str] = "sigmoid"
 
     def __post_init__(self) -> None:
         """Checks what is cheap to check, so that a head that exists can be built."""
@@ -121,6 +123,11 @@ class LogitHead:
             objective,
             _missing(missing, labels),
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the units are of: the attributes."""
+        return self.attributes
 
     @property
     def units(self) -> int:
@@ -206,6 +213,7 @@ class SoftmaxHead:
         coverage: share of known labels in the training part, above 0 and at most 1.
         weight: factor on this head's loss in the total loss.
         name: name of the output layer, and the key of this head's labels and predictions.
+        activation: Keras' name of what makes probabilities of logits.
 
     Raises:
         ValueError: a value that cannot be used, said in one sentence.
@@ -218,6 +226,7 @@ class SoftmaxHead:
     coverage: float = 1.0
     weight: float = 1.0
     name: str = "tag"
+    activation: ClassVar[str] = "softmax"
 
     def __post_init__(self) -> None:
         """Checks what is cheap to check, so that a head that exists can be built."""
@@ -272,6 +281,11 @@ class SoftmaxHead:
             weights = tuple(np.where(counts, balanced, 1.0).tolist())
         coverage = float(counts.sum() / np.size(y_train))
         return cls(tag.name, tag.classes, weights, label_smoothing, coverage, weight, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the units are of: the classes."""
+        return self.classes
 
     @property
     def units(self) -> int:

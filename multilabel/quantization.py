@@ -21,21 +21,19 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .config import FOLDS
 from .crossfit import deal
-from .dataset import Dataset
 from .errors import DataError
 from .evaluation import Evaluation
-from .export_check import import_openvino, read_some
+from .export_check import in_batches, read_some
 from .held_out import ATTRIBUTES, HeldOut
 from .images import find_pictures
 from .measuring import LabelSource, probabilities_of, read_for
-from .networks import Network
+from .networks import Network, import_openvino
 from .thresholds import Threshold
 from .tuning import Choice, chosen_anew
 
 FEWEST = 32  # pictures to calibrate on
 CALIBRATED = 300  # more of them change next to nothing
 INT8_FORMAT = "openvino"  # ONNX Runtime's int8 lost more accuracy, and was slower than OpenVINO in bfloat16
-_BATCH = 16
 
 
 def calibration_pictures(folder: Path, image_size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -136,7 +134,7 @@ def measure(bundle: Bundle, run: Network, source: LabelSource, *, progress: bool
     folds = deal(data, rows, FOLDS, config.seed)
     p = probabilities_of(bundle, data)
     before = HeldOut("all", rows, p, p)
-    p = _probabilities(run, data)
+    p = in_batches(run, data.pictures, len(rows))
     after = HeldOut("all", rows, p, p, folds)
     thresholds: Sequence[Threshold] = ()
     if names:
@@ -147,13 +145,6 @@ def measure(bundle: Bundle, run: Network, source: LabelSource, *, progress: bool
         after.evaluation(bundle.heads, data.table, thresholds, source.title, config.seed),
         tuple(thresholds),
     )
-
-
-def _probabilities(run: Network, data: Dataset) -> dict[str, NDArray[Any]]:
-    """What an export says of all pictures, by the name of the output."""
-    rows = np.arange(len(data.names))
-    batches = [run(data.pictures[rows[at : at + _BATCH]]) for at in range(0, len(rows), _BATCH)]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _choice(bundle: Bundle) -> Choice:

@@ -11,11 +11,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,6 @@ def load(path: str | os.PathLike[str], runtime: str | None = None, precision: st
     """
     path, format = Path(path), sidecar.format_of(path)
     runtime = _settled_runtime(path, format, runtime)
-    _check_installed(runtime)
     if format is not None:
         return _exported(path, runtime, precision)
     if runtime != "tensorflow":
@@ -125,7 +125,7 @@ def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -
     """Whether `load` would import TensorFlow.
 
     Raises:
-        UsageError: the runtime does not suit the file.
+        UsageError: the runtime does not suit the file, or is not installed.
         BundleError: the file cannot be read.
     """
     path, format = Path(path), sidecar.format_of(path)
@@ -139,19 +139,15 @@ def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -
 
 def _settled_runtime(path: Path, format: str | None, runtime: str | None) -> str:
     fitting = RUNTIMES if format is None else _RUNTIMES_OF[format]
-    if runtime is None:
-        return fitting[0]
+    runtime = runtime or fitting[0]
     if runtime not in fitting:
         raise UsageError(
             f"--runtime {runtime} does not run {path}, which is for {' or '.join(fitting)}; leave out --runtime."
         )
-    return runtime
-
-
-def _check_installed(runtime: str) -> None:
     package, installs = _PACKAGES[runtime]
     if find_spec(package) is None:
         raise UsageError(f"{runtime} is not installed; install it with `pip install '{installs}'`.")
+    return runtime
 
 
 def _exported(path: Path, runtime: str, precision: str | None, recorded: str = "float32") -> Exported:
@@ -173,7 +169,7 @@ def _exported(path: Path, runtime: str, precision: str | None, recorded: str = "
         model = Exported(
             run_name=str(said["run_name"]),
             image_size=(height, width),
-            outputs=tuple(output["output"] for output in outputs),
+            outputs=tuple(output["name"] for output in outputs),
             attributes=attributes,
             tags=tuple(Tag(output["tag"], tuple(output["names"])) for output in outputs if output["kind"] == "tag"),
             thresholds=description.thresholds_of(said, attributes),
@@ -187,7 +183,7 @@ def _exported(path: Path, runtime: str, precision: str | None, recorded: str = "
 
 
 def _checked(network: Network, path: Path, outputs: Sequence[Mapping[str, Any]]) -> Network:
-    """The network with its outputs called as the model calls them; it refuses a file that does not fit its sidecar."""
+    """The network, which refuses a file that does not fit its sidecar."""
 
     def checked(pixels: np.ndarray) -> dict[str, np.ndarray]:
         with _refusing_damage(path):
@@ -197,7 +193,7 @@ def _checked(network: Network, path: Path, outputs: Sequence[Mapping[str, Any]])
                     raise ValueError(f"it has no output {output['name']}")
                 if computed[output["name"]].shape != (len(pixels), len(output["names"])):
                     raise ValueError(f"its output {output['name']} is not of {len(output['names'])} names")
-            return {output["output"]: computed[output["name"]] for output in outputs}
+            return {output["name"]: computed[output["name"]] for output in outputs}
 
     return checked
 
@@ -254,19 +250,32 @@ def _convert(folder: Path, runtime: str, file: Path) -> None:
     from .bundle import load as load_bundle
     from .export import export
 
+    kept = file.parent
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for damaged in (sidecar.sidecar_of(file), *sidecar.files_of(file)):
-            damaged.unlink(missing_ok=True)
-        with TemporaryFile(dir=file.parent):
-            pass
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".new-", dir=kept.parent) as new:
+            _log.info(
+                f"{folder} is converted for {runtime} with TensorFlow, once; the conversion is kept in {kept.parent}."
+            )
+            made = Path(new) / "made"
+            export(load_bundle(folder), sidecar.FORMAT_OF[file.suffix], made / file.name)
+            _publish(made, kept, Path(new) / "damaged")
     except OSError as error:
         raise BundleError(
-            f"{folder} cannot be converted for {runtime}, because {file.parent} cannot be written "
+            f"{folder} cannot be converted for {runtime}, because {kept.parent} cannot be written "
             f"({error.strerror or error}); run `multilabel export`, and give its file as --model."
         ) from error
-    _log.info(f"{folder} is converted for {runtime} with TensorFlow, once; the conversion is kept in {file.parent}.")
-    export(load_bundle(folder), sidecar.FORMAT_OF[file.suffix], file)
+
+
+def _publish(made: Path, kept: Path, damaged: Path) -> None:
+    """Puts a conversion into its place, in one go; or leaves the one that another process has just put there."""
+    with suppress(FileNotFoundError):
+        kept.rename(damaged)
+    try:
+        made.rename(kept)
+    except OSError:
+        if not kept.is_dir():
+            raise
 
 
 def _conversion_of(said: Mapping[str, Any], runtime: str) -> Path:
@@ -275,4 +284,4 @@ def _conversion_of(said: Mapping[str, Any], runtime: str) -> Path:
 
     parts = (said["weights_sha256"], said["backbone"], said["heads"], sidecar.SCHEMA_VERSION, __version__)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return user_cache_path("multilabel") / "exports" / f"{digest[:32]}{_CONVERTED[runtime]}"
+    return user_cache_path("multilabel") / "exports" / f"{digest[:32]}-{runtime}" / f"model{_CONVERTED[runtime]}"

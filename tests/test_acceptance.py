@@ -36,7 +36,7 @@ def test_shuffled_labels_are_not_called_better_than_chance():
     y[rng.random(y.shape) < 0.1] = -1
     names = [f"{row}.jpg" for row in range(pictures)]
     table = LabelTable(tuple(names), y, tuple("abcd"))
-    data = Dataset(table, names, [name.encode() for name in names], [], x, Pictures(names, (32, 32)), 0, 0.0)
+    data = Dataset(table, names, [name.encode() for name in names], [], x, "float32", Pictures(names, (32, 32)), 0, 0.0)
     config = FitConfig(Path("labels.txt"), epochs=(40,))
     rows = np.arange(pictures)
     folds = deal(data, rows, 5, 0)

@@ -607,12 +607,19 @@ def test_a_folder_that_may_not_be_looked_into(copied, tmp_path):
 # --- what cannot be loaded
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
-def test_a_folder_without_a_bundle(tmp_path, make):
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "it does not exist"),
+        (Path.mkdir, f"it holds no {DESCRIPTION}"),
+        (Path.touch, "it is no folder"),
+    ],
+    ids=["absent", "empty", "file"],
+)
+def test_a_folder_without_a_bundle(tmp_path, make, why):
     make(tmp_path / "model")
     with pytest.raises(BundleError) as error:
         load(tmp_path / "model")
-    why = f"it holds no {DESCRIPTION}" if make is Path.mkdir else "it is no folder"
     assert str(error.value) == f"{tmp_path}/model is not a bundle ({why}); make one with `multilabel fit`."
 
 

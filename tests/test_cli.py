@@ -263,7 +263,7 @@ def test_thresholds_of_a_call(folder: Path, bundle: Path) -> None:
             "--backbone cnn has pretrained weights only in",
         ),
         (["infer"], 2, "Missing argument 'PATH...'"),
-        (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it is no folder); make"),
+        (["infer", "--model", "nowhere", "x.jpg"], 1, "Error: nowhere is not a bundle (it does not exist); make"),
         (["nothing"], 2, "No such command 'nothing'"),
         ([], 2, "Usage: main [OPTIONS] COMMAND"),
         (["fit", "--labels", "x", "--image-size", "²"], 2, "'²' is not a size; expected pixels such as 224, or"),

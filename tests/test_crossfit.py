@@ -51,7 +51,7 @@ def dataset(dimension, pictures=200, tag=False, seed=0, parts=None, copies=0):
     names = [f"{row}.jpg" for row in range(pictures)]
     digests = [str(max(row - copies, 0) if row <= copies else row).encode() for row in range(pictures)]
     table = LabelTable(tuple(names), y, NAMES, tags=tags, tag_y=tag_y, parts=parts)
-    return Dataset(table, names, digests, [], x, Pictures(names, (32, 32)), 0, 0.0)
+    return Dataset(table, names, digests, [], x, "float32", Pictures(names, (32, 32)), 0, 0.0)
 
 
 def crossed(backbone, data, config=CONFIG, folds=5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -217,10 +218,10 @@ def test_what_is_written(format: str, exported: ExportResult, folder: Path) -> N
         "image_size": [40, 32],
         "input": {"name": "image", "dtype": "uint8", "layout": "NHWC", "colours": "RGB"},
         "outputs": [
-            {"output": "attributes", "name": "attributes", "kind": "attributes", "tag": None,
+            {"name": "attributes", "kind": "attributes", "tag": None,
              "names": list(ATTRIBUTES)},
-            {"output": "tag1_gr_e_1", "name": "tag1_gr_e_1", "kind": "tag", "tag": "größe/1", "names": list(CLASSES)},
-            {"output": "tag2_attributes", "name": "tag2_attributes", "kind": "tag", "tag": "attributes",
+            {"name": "tag1_gr_e_1", "kind": "tag", "tag": "größe/1", "names": list(CLASSES)},
+            {"name": "tag2_attributes", "kind": "tag", "tag": "attributes",
              "names": ["x", "y"]},
         ],
         "thresholds": [
@@ -416,6 +417,32 @@ def test_an_export_takes_the_place_of_an_older_one(format: str, folder: Path, tm
     np.testing.assert_allclose(found["attributes"], expected_of(bundle, pixels)["attributes"], atol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["openvino", "saved_model"], indirect=True)
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_an_export_that_cannot_take_its_place_leaves_the_older_one(
+    format: str, moves: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the moves aside and into place, one after the other fails."""
+    out = tmp_path / f"m{SUFFIX[format]}"
+    export_folder(folder, format, out)
+    before, left, rename = contents(tmp_path), moves, Path.rename
+
+    def until_it_fails(source: Path, target: Path) -> Path:
+        nonlocal left
+        if left == 0:
+            left = -1  # the way back is open
+            raise OSError(errno.EIO, "Input/output error")
+        left -= 1
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", until_it_fails)
+    with pytest.raises(MultilabelError, match=r"cannot be written \(Input/output error\); choose another --out\.$"):
+        export_folder(folder, format, out)
+    monkeypatch.undo()
+    assert left < 0
+    assert contents(tmp_path) == before
+
+
 def test_an_export_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle(folder)
     export(bundle, "keras", tmp_path / "m.keras")
@@ -484,6 +511,8 @@ def test_compared_decisions_are_counted(folder: Path) -> None:
         (["--format", "openvino", "--calibrate-on", "p"],
          "--calibrate-on belongs to --int8; add --int8, or leave it out."),
         (["--format", "keras", "--labels", "l.csv"], "--labels belongs to --int8; add --int8, or leave it out."),
+        (["--format", "keras", "--images", "i"], "--images belongs to --labels; add --labels, or leave it out."),
+        (["--format", "keras", "--cache", "c"], "--cache belongs to --labels; add --labels, or leave it out."),
         (["--format", "keras", "--out", "model/m.keras"],
          "--out model/m.keras lies inside --model model, which `fit` replaces; choose another --out."),
         (["--format", "saved_model", "--out", "model"],
@@ -544,15 +573,15 @@ def test_no_bundle(tmp_path: Path) -> None:
     ("format", "int8", "absent", "sentence"),
     [
         ("onnx", False, {"tf2onnx"},
-         "--format onnx needs another package, tf2onnx; install it with `pip install 'multilabel[onnx]'`."),
+         "--format onnx needs another package (tf2onnx); install it with `pip install 'multilabel[onnx]'`."),
         ("onnx", False, {"onnx", "onnxruntime"},
-         "--format onnx needs other packages, onnx and onnxruntime; install them with "
+         "--format onnx needs other packages (onnx, onnxruntime); install them with "
          "`pip install 'multilabel[onnx]'`."),
         ("openvino", True, {"openvino", "nncf"},
-         "--format openvino needs other packages, openvino and nncf; install them with "
+         "--format openvino needs other packages (openvino, nncf); install them with "
          "`pip install 'multilabel[openvino]'`."),
         ("litert", False, {"ai_edge_litert"},
-         "--format litert needs another package, ai-edge-litert; install it with `pip install 'multilabel[litert]'`."),
+         "--format litert needs another package (ai-edge-litert); install it with `pip install 'multilabel[litert]'`."),
     ],
 )  # fmt: skip
 def test_absent_packages(format, int8, absent, sentence, tmp_path, monkeypatch) -> None:

@@ -107,7 +107,7 @@ def test_convolutions_are_in_int8_and_the_rest_is_not(quantized: Path) -> None:
 
 def test_its_sidecar_has_thresholds_of_its_own(folder: Path, model: Path, quantized: Path) -> None:
     pixels, y = labelled(folder)
-    p = in_batches(open_export("openvino", quantized), pixels)["attributes"].astype(np.float64)
+    p = in_batches(open_export("openvino", quantized), pixels, len(pixels))["attributes"].astype(np.float64)
     sidecar = json.loads(Path(f"{quantized}.json").read_text())
     assert sidecar["precision"] == "int8"
     chosen = choose_thresholds(y[:, :2], p[:, :2], 2.0)  # --beta of fit
@@ -141,7 +141,7 @@ def test_both_are_measured_and_the_bundle_as_evaluate_does(
     expected = evaluate_bundle(load_bundle(model), folder / "other.csv", cache=folder / "cache")
     assert done.measured.before.to_json() == expected.to_json()
     pixels, _ = labelled(folder)
-    p = in_batches(open_export("openvino", done.path), pixels)["tag1_kind"]
+    p = in_batches(open_export("openvino", done.path), pixels, len(pixels))["tag1_kind"]
     kinds = read_labels(folder / "other.csv", tags=("kind",)).tag_y[:, 0]
     assert done.measured.after.tags[0].accuracy.value == pytest.approx((p.argmax(axis=1) == kinds).mean())
     assert [one["value"] for one in done.sidecar["thresholds"]] == [one.value for one in done.measured.thresholds]

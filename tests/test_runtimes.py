@@ -83,6 +83,10 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "own cache" / "multilabel" / "exports"
 
 
+def files_below(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 @pytest.fixture
 def quick(folder, monkeypatch):
     """Conversions are copies of the exports that are there already; how many were made."""
@@ -90,7 +94,7 @@ def quick(folder, monkeypatch):
 
     def copy(bundle, format, out):
         made.append(out)
-        assert not out.exists()
+        out.parent.mkdir()
         original = folder / FILES[format]
         shutil.copy(sidecar.sidecar_of(original), sidecar.sidecar_of(out))
         for source, target in zip(sidecar.files_of(original), sidecar.files_of(out), strict=True):
@@ -243,7 +247,7 @@ def test_a_bundle_is_converted_once(folder, own_cache, monkeypatch, caplog):
     ]
     assert not needs_tensorflow(folder / "model", "openvino")
     assert needs_tensorflow(folder / "model", "onnxruntime")
-    assert sorted(path.suffix for path in own_cache.iterdir()) == [".bin", ".json", ".xml"]
+    assert sorted(path.suffix for path in files_below(own_cache)) == [".bin", ".json", ".xml"]
     monkeypatch.setattr(bundles, "load", None)  # whoever uses TensorFlow now, fails
     load(folder / "model", "openvino")
     assert len(caplog.messages) == 1
@@ -251,12 +255,12 @@ def test_a_bundle_is_converted_once(folder, own_cache, monkeypatch, caplog):
 
 def test_what_tune_changes_is_the_bundles_own(copied, bundle, own_cache, quick):
     load(copied / "model", "openvino")
-    kept = sorted(own_cache.iterdir())
+    kept = files_below(own_cache)
     tuned = tuple(Threshold(value, "tuned", 30, (0.1, 0.9)) for value in (0.2, 0.8))
     bundles.save_description(replace(bundle, thresholds=tuned, run_name="other"), copied / "model")
     model = load(copied / "model", "openvino")
     assert (model.thresholds, model.run_name) == (tuned, "other")
-    assert sorted(own_cache.iterdir()) == kept
+    assert files_below(own_cache) == kept
 
 
 def test_another_model_is_another_conversion(copied, bundle, own_cache, quick):
@@ -278,7 +282,7 @@ def test_another_model_is_another_conversion(copied, bundle, own_cache, quick):
 @pytest.mark.parametrize("damaged", [".xml", ".bin", ".json"])
 def test_a_kept_conversion_that_is_damaged_is_made_anew(folder, bundle, own_cache, quick, caplog, damaged):
     load(folder / "model", "openvino")
-    (file,) = own_cache.glob(f"*{damaged}")
+    (file,) = own_cache.glob(f"*/*{damaged}")
     file.write_bytes(b"damaged")
     caplog.clear()
     model = load(folder / "model", "openvino")
@@ -289,6 +293,36 @@ def test_a_kept_conversion_that_is_damaged_is_made_anew(folder, bundle, own_cach
     caplog.clear()
     load(folder / "model", "openvino")
     assert caplog.messages == []
+    assert len(quick) == 2
+
+
+def test_a_conversion_that_stops_leaves_nothing(folder, own_cache, monkeypatch):
+    def stops(bundle, format, out):
+        out.parent.mkdir()
+        out.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export", stops)
+    with pytest.raises(KeyboardInterrupt):
+        load(folder / "model", "openvino")
+    assert files_below(own_cache) == []
+    assert needs_tensorflow(folder / "model", "openvino")
+
+
+def test_two_processes_that_convert_the_same_bundle(folder, own_cache, quick, monkeypatch):
+    """While one converts, the other is ready; what is there afterwards is whole."""
+    alone = export.export
+
+    def while_another_does(bundle, format, out):
+        alone(bundle, format, out)
+        monkeypatch.setattr(export, "export", alone)
+        load(folder / "model", "openvino")
+
+    monkeypatch.setattr(export, "export", while_another_does)
+    load(folder / "model", "openvino")
+    assert len(quick) == 2
+    assert sorted(path.suffix for path in files_below(own_cache)) == [".bin", ".json", ".xml"]
+    load(folder / "model", "openvino")
     assert len(quick) == 2
 
 
@@ -528,7 +562,7 @@ def test_no_file(tmp_path, name):
 
 def test_what_is_neither(tmp_path):
     refused(
-        tmp_path / "m.pt", f"{tmp_path / 'm.pt'} is not a bundle (it is no folder); make one with `multilabel fit`."
+        tmp_path / "m.pt", f"{tmp_path / 'm.pt'} is not a bundle (it does not exist); make one with `multilabel fit`."
     )
 
 
@@ -568,7 +602,7 @@ def test_an_export_of_a_newer_version(copied):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"outputs": [{"kind": "tag"}]}, "'output' is missing"),
+        ({"outputs": [{"kind": "tag"}]}, "'name' is missing"),
         ({"thresholds": []}, "its thresholds do not belong to its attributes"),
         ({"image_size": [32]}, "not enough values to unpack (expected 2, got 1)"),
         ({"outputs": 7}, "'int' object is not iterable"),

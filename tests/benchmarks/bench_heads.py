@@ -61,7 +61,7 @@ def made_up(pictures: int, tags: int, attributes: int) -> tuple[Any, Any]:
     )
     digests = [name.encode() for name in names]
     backbone = build_backbone("mobilenet_v2", "none", (96, 96))  # for its dimension alone
-    return backbone, Dataset(table, names, digests, [], x, Pictures(names, (96, 96)), 0, 0.0)
+    return backbone, Dataset(table, names, digests, [], x, "float32", Pictures(names, (96, 96)), 0, 0.0)
 
 
 def read(settings: dict[str, Any]) -> tuple[Any, Any, Any]:
