@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -36,8 +34,9 @@ from .config import (
     CnnShape,
     FitConfig,
 )
-from .errors import Interrupted, MultilabelError, UsageError
-from .writing import replacing
+from .errors import UsageError
+from .parameters import ImageSize, Layers, ListOf, Weight
+from .terminal import import_keras, sentences, silent_stderr, written_to
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation
@@ -48,72 +47,15 @@ _DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields
 _CNN_OPTIONS = {"filters": "filters", "kernel_size": "kernel_sizes", "dense_units": "dense_units"}
 _CNN_OPTIONS |= {"batch_norm": "batch_norm", "dropout": "dropout"}
 
-
-class _ImageSize(click.ParamType):
-    """`224` or `HEIGHTxWIDTH`."""
-
-    name = "SIDE|HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", str(value), re.IGNORECASE)
-        if match is None:
-            self.fail(
-                f"{value!r} is not a size; expected pixels such as 224, or HEIGHTxWIDTH such as 80x60.",
-                param,
-                ctx,
-            )
-        return int(match[1]), int(match[2] or match[1])
-
-
-class _List(click.ParamType):
-    """A comma-separated list, each item of a type of its own."""
-
-    def __init__(self, item: click.ParamType, name: str, most: int | None = None) -> None:
-        self.item, self.name, self.most = item, name, most
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        items = [item.strip() for item in str(value).split(",")]
-        if self.most is not None and len(items) > self.most:
-            self.fail(f"{value!r} has {len(items)} values; expected {self.name}.", param, ctx)
-        return tuple(self.item.convert(item, param, ctx) for item in items)
-
-
-class _Layers(click.ParamType):
-    """`all`, `none` or a number of layers."""
-
-    name = "all|N|none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        if value in ("all", "none") or isinstance(value, int):
-            return value
-        if not re.fullmatch("[1-9][0-9]{0,5}", value):
-            self.fail(f"{value!r}: expected all, none, or how many of the last layers to train.", param, ctx)
-        return int(value)
-
-
-class _Weight(click.ParamType):
-    """`NAME=VALUE`, a factor."""
-
-    name = "TAG=FACTOR"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        name, equals, text = str(value).rpartition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is not {self.name}, such as gender=2.", param, ctx)
-        return name, click.FloatRange(0, min_open=True)(text, param, ctx)
-
-
 _FILE = click.Path(path_type=Path)
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _POSITIVE = click.FloatRange(0, min_open=True)
 _BELOW_ONE = click.FloatRange(0, 1, max_open=True)
-_NAMES = _List(click.STRING, "A,B,C")
+_NAMES = ListOf(click.STRING, "A,B,C")
 
 
-def _per_phase(item: click.ParamType) -> _List:
-    return _List(item, "HEADS[,FINE-TUNING]", most=2)
+def _per_phase(item: click.ParamType) -> ListOf:
+    return ListOf(item, "HEADS[,FINE-TUNING]", most=2)
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -206,14 +148,14 @@ def main() -> None:
     metavar="imagenet|embedded|none|FILE|BUNDLE",
     help="Weights of the backbone.  [default: imagenet; for cnn embedded, or none if it is trained]",
 )
-@_option("--image-size", type=_ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
-@_cnn_option("--filters", type=_List(click.INT, "N,N,..."), help="cnn: filters of each block.")
-@_cnn_option("--kernel-size", type=_List(click.INT, "N[,N,...]"), help="cnn: side of the convolutions.")
+@_option("--image-size", type=ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
+@_cnn_option("--filters", type=ListOf(click.INT, "N,N,..."), help="cnn: filters of each block.")
+@_cnn_option("--kernel-size", type=ListOf(click.INT, "N[,N,...]"), help="cnn: side of the convolutions.")
 @_cnn_option("--dense-units", type=click.INT, help="cnn: units of a dense layer on top; 0: none.")
 @_cnn_option("--batch-norm", type=click.Choice(BATCH_NORMS), help="cnn: before the activation, after it, or none.")
 @_cnn_option("--dropout", type=_BELOW_ONE, help="cnn: dropout on top.")
 @_option("--train-backbone", is_flag=True, help="Train the backbone too, from the start, instead of freezing it.")
-@_option("--fine-tune", type=_Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
+@_option("--fine-tune", type=Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
 @_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
 @_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
 @_option(
@@ -249,9 +191,7 @@ def main() -> None:
 )
 @_option("--class-weight", type=click.Choice(CLASS_WEIGHTS), help="balanced: rare classes of a tag count as much.")
 @_option("--label-smoothing", type=_BELOW_ONE, help="Share of a tag's target spread over all classes.")
-@click.option(
-    "--loss-weight", "loss_weights", type=_Weight(), multiple=True, help="Factor on a tag's loss; repeatable."
-)
+@click.option("--loss-weight", "loss_weights", type=Weight(), multiple=True, help="Factor on a tag's loss; repeatable.")
 @_option(
     "--beta",
     type=click.FloatRange(0, LARGEST_BETA, min_open=True),
@@ -269,7 +209,7 @@ def main() -> None:
 @_cache_option
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
-    with _sentences(
+    with sentences(
         "Stopped; no bundle was written. What is stored until now is kept: features, and checkpoints for --resume."
     ):
         from .pipeline import fit
@@ -297,7 +237,7 @@ def fit(**settings: Any) -> None:
 )
 @click.option(
     "--image-size",
-    type=_ImageSize(),
+    type=ImageSize(),
     default="224",
     show_default=True,
     help="Size of the model's input, to compare the pictures with.",
@@ -305,14 +245,14 @@ def fit(**settings: Any) -> None:
 @click.option("--out", type=_FILE, help="HTML page to write, with pictures.  [default: the terminal alone]")
 def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any) -> None:
     """Look at labels and pictures before training: gaps, copies, contradictions, broken files."""
-    with _sentences("Stopped; nothing was written.", with_keras=False):
+    with sentences("Stopped; nothing was written.", with_keras=False):
         _check_outputs({"--out": out}, labels)
         from .inspection import inspect_labels
         from .inspection_page import inspection_html, inspection_text
         from .page import write
 
         inspection = inspect_labels(labels, images, progress=True, **settings)
-        with _output(None) as terminal:
+        with written_to(None) as terminal:
             terminal.write(f"{inspection_text(inspection)}\n")
         if out is not None:
             write(out, inspection_html(inspection))
@@ -325,7 +265,7 @@ def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any
 @click.option("--output", type=_FILE, help="JSON file to write the scores to, too.")
 def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
     """Measure a bundle on labels that it has not seen."""
-    with _sentences("Stopped; features that were computed are kept."):
+    with sentences("Stopped; features that were computed are kept."):
         _check_outputs({"--output": output}, settings["labels"])
         from .bundle import load
         from .measuring import evaluate_bundle
@@ -333,7 +273,7 @@ def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
         evaluation = evaluate_bundle(load(model), progress=True, **settings)
         _show(evaluation)
         if output is not None:
-            with _output(output) as file:
+            with written_to(output) as file:
                 json.dump(evaluation.to_json(), file, indent=2, ensure_ascii=False, allow_nan=False)
                 file.write("\n")
 
@@ -362,7 +302,7 @@ def tune(
     **source: Any,
 ) -> None:
     """Choose a bundle's thresholds anew, on labels that it has not seen; nothing is trained."""
-    with _sentences("Stopped; the bundle is as it was, and features that were computed are kept."):
+    with sentences("Stopped; the bundle is as it was, and features that were computed are kept."):
         if max_f1 + (beta is not None) + (min_precision is not None) > 1:
             raise UsageError("--max-f1, --beta and --min-precision exclude one another; give one of them.")
         if shared and min_precision is not None:
@@ -441,19 +381,19 @@ def infer(
 ) -> None:
     """Predict pictures: files, folders, or - (paths on stdin)."""
     stopped = "Stopped; what was not printed is lost, and no --output file was written."
-    with _sentences(stopped, with_keras=False):
+    with sentences(stopped, with_keras=False):
         _check_outputs({"--output": output, "--sheet": sheet}, model, labels, *paths)
         from . import inference, runtimes
 
         if runtimes.needs_tensorflow(model, runtime):
-            _import_keras()
+            import_keras()
         # LiteRT announces itself on stderr.
-        with _silent_stderr() if model.suffix == ".tflite" else nullcontext():
+        with silent_stderr() if model.suffix == ".tflite" else nullcontext():
             loaded = runtimes.load(model, runtime, precision)
         loaded = inference.with_thresholds(loaded, thresholds)
         predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
         shown = _sheet(loaded, sheet, labels)
-        with _output(output) as file:
+        with written_to(output) as file:
             passing = predictions if shown is None else shown.gather(predictions)
             failed, pictures = inference.write(passing, loaded, style, file)
         if shown is not None:
@@ -482,13 +422,13 @@ def infer(
 )
 def explain(path: Path, model: Path, **settings: Any) -> None:
     """Show where in a picture the evidence for attributes and tags lies."""
-    with _sentences("Stopped; what was written until now is kept."):
+    with sentences("Stopped; what was written until now is kept."):
         from .bundle import load
         from .explain import write
 
         loaded = load(model)
         written = write(loaded, path, **settings)
-        with _output(None) as file:
+        with written_to(None) as file:
             for explanation, out in written:
                 print(f"{explanation.title} {explanation.probability:.2f}: {out}", file=file)
     explained = {explanation.name for explanation, _ in written}
@@ -531,7 +471,7 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
 @_cache_option
 def export(labels: Path | None, images: Path | None, cache: Path | None, **settings: Any) -> None:
     """Write a bundle for another runtime, checked on pictures; and a JSON file that says what its numbers mean."""
-    with _sentences("Stopped; nothing was written."):
+    with sentences("Stopped; nothing was written."):
         for option, value in {"--images": images, "--cache": cache}.items():
             if value is not None and labels is None:
                 raise UsageError(f"{option} belongs to --labels; add --labels, or leave it out.")
@@ -544,7 +484,7 @@ def export(labels: Path | None, images: Path | None, cache: Path | None, **setti
         for title, evaluation in (("The bundle", done.measured.before), ("The export", done.measured.after)):
             click.echo(f"\n{title}:")
             _show(evaluation)
-    with _output(None) as terminal:
+    with written_to(None) as terminal:
         terminal.write(f"{done.summary()}\n")
 
 
@@ -590,73 +530,3 @@ def _listed(paths: Sequence[str]) -> Iterator[str]:
             yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
         else:
             yield path
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[IO[str]]:
-    """Stdout, or a file that appears only when it is complete."""
-    if path is None:
-        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    with replacing(path, "choose another --output") as new, new.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-@contextmanager
-def _sentences(stopped: str, *, with_keras: bool = True) -> Iterator[None]:
-    """Turns every error raised on purpose, and Ctrl-C, into one sentence on stderr and an exit code."""
-    try:
-        _quiet()
-        if with_keras:
-            _import_keras()
-        yield
-    except Interrupted as error:
-        _stop(str(error))
-    except MultilabelError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _stop(stopped)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`| head`); there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _stop(sentence: str) -> NoReturn:
-    """Ends the process at once: TensorFlow's threads may wait for data that no longer comes."""
-    click.echo(sentence, err=True)
-    sys.stdout.flush()
-    os._exit(1)
-
-
-def _quiet() -> None:
-    """Shows our remarks, and keeps TensorFlow's own log off the terminal unless a person asked for it."""
-    logger = logging.getLogger("multilabel")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [logging.StreamHandler()]
-    logger.propagate = False
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def _import_keras() -> None:
-    """Loads Keras and TensorFlow, quietly unless a person asked for their log; what needs them finds them loaded."""
-    with _silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext():
-        import keras  # noqa: F401
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """While TensorFlow loads, its libraries write to the file descriptor itself, whatever the level is set to."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

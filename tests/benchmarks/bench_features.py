@@ -33,7 +33,7 @@ from multilabel.engine import Engine
 from multilabel.features import BATCH_SIZE, FeatureStore, extract
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = {"60×80": (60, 80), "800×762": (800, 762), "1600×1200": (1600, 1200), "own size": None}
+SIZES = {"60×80": (60, 80), "800×762": (800, 762), "1600×1200": (1600, 1200)}
 BASE = "Keras, float32, `predict` on `image_dataset_from_directory`"
 _TORCH = """
 import sys, time
@@ -62,14 +62,12 @@ print(len(paths) / (time.perf_counter() - started))
 """
 
 
-def make_pictures(sources: list[str], count: int, size: tuple[int, int] | None, folder: Path) -> list[str]:
-    """JPEGs of a size (width, height), or of each picture's own, with a little noise that makes each another file."""
+def make_pictures(sources: list[str], count: int, size: tuple[int, int], folder: Path) -> list[str]:
+    """JPEGs of a size (width, height), with a little noise that makes each another file."""
     rng = np.random.default_rng(0)
     for index in range(count):
         with Image.open(sources[index % len(sources)]) as opened:
-            image = opened.convert("RGB")
-        if size is not None:
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         noisy = np.asarray(image, np.int16) + rng.integers(-4, 5, (image.height, image.width, 1))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:05}.jpg", quality=88)
     return sorted(map(str, folder.iterdir()))

@@ -24,11 +24,12 @@ from table import interleaved, machine, markdown
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"tensorflow": "tensorflow", "openvino": "openvino", "onnxruntime": "onnxruntime"}
 PRECISIONS = {"tensorflow": ("float32", "bfloat16"), "openvino": ("float32", "bfloat16"), "onnxruntime": ("float32",)}
+INT8 = ("openvino", "int8")  # an export of its own
 _WARM = """
 import itertools, sys, time
 from multilabel.inference import predict
 from multilabel.runtimes import load
-model = load(sys.argv[1], sys.argv[2], sys.argv[3])
+model = load(sys.argv[1], sys.argv[2], sys.argv[3] if sys.argv[3] != "int8" else None)
 pictures = list(itertools.islice(itertools.cycle(sys.argv[5:]), int(sys.argv[4])))
 list(predict(model, pictures[:64]))
 started = time.perf_counter()
@@ -40,8 +41,9 @@ print(len(pictures) / (time.perf_counter() - started))
 def cold(model: Path, runtime: str, precision: str, picture: str) -> float:
     """Seconds of the whole command."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "multilabel", "infer", picture, "--model", str(model)]
-    subprocess.run([*command, "--runtime", runtime, "--precision", precision], check=True, capture_output=True)
+    command = [sys.executable, "-m", "multilabel", "infer", picture, "--model", str(model), "--runtime", runtime]
+    command += ["--precision", precision] if precision != "int8" else []
+    subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
@@ -67,14 +69,19 @@ def main() -> None:
         fit += ["--weights", "none", "--image-size", options.image_size, "--folds", "0", "--out", str(model)]
         subprocess.run([sys.executable, "-m", "multilabel", *fit], check=True, capture_output=True)
         installed = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
-        ways = [(runtime, precision) for runtime in installed for precision in PRECISIONS[runtime]]
-        for runtime, precision in ways:
-            cold(model, runtime, precision, pictures[0])  # converts
+        ways = {(runtime, precision): model for runtime in installed for precision in PRECISIONS[runtime]}
+        if "openvino" in installed and importlib.util.find_spec("nncf"):
+            ways[INT8] = Path(folder) / "model-int8.xml"
+            export = ["export", "--model", str(model), "--format", "openvino", "--int8"]
+            export += ["--calibrate-on", str(ROOT / "data" / "images"), "--out", str(ways[INT8])]
+            subprocess.run([sys.executable, "-m", "multilabel", *export], check=True, capture_output=True)
+        for way, path in ways.items():
+            cold(path, *way, pictures[0])  # converts
         print(f"\n{options.backbone} at {options.image_size}; {machine()}, {options.rounds} rounds\n")
-        one = {", ".join(way): partial(cold, model, *way, pictures[0]) for way in ways}
-        base = ", ".join(ways[0])
+        one = {", ".join(way): partial(cold, path, *way, pictures[0]) for way, path in ways.items()}
+        base = ", ".join(next(iter(ways)))
         print(markdown("one picture, cold", "seconds", interleaved(one, options.rounds), base), "\n")
-        many = {", ".join(way): partial(warm, model, *way, options.pictures, pictures) for way in ways}
+        many = {", ".join(way): partial(warm, path, *way, options.pictures, pictures) for way, path in ways.items()}
         what = f"{options.pictures:,} pictures, warm"
         print(markdown(what, "pictures/s", interleaved(many, options.rounds), base))
 
