@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -320,6 +320,18 @@ def build_backbone(
             features = keras.layers.Activation("linear", name="features")(features)
         model = keras.Model(inputs, features, name="backbone")
     return Backbone(name, (height, width), source, model, cnn)
+
+
+def set_weights(layer: keras.layers.Layer, weights: Sequence[np.ndarray]) -> None:
+    """`layer.set_weights`, for a layer or a model that may hold a `Normalization`: that computes with the statistics
+    that it was told last, not with those in its weights (EfficientNet has one, with those of ImageNet)."""
+    layer.set_weights(list(weights))
+    waiting = [layer]
+    while waiting:
+        one = waiting.pop()
+        waiting += getattr(one, "layers", [])
+        if isinstance(one, keras.layers.Normalization):
+            one.finalize_state()
 
 
 def freeze(backbone: Backbone) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, computes_in, freeze
+from .backbones import NO_WEIGHTS, Backbone, build_backbone, check_arrays, computes_in, freeze, set_weights
 from .config import CnnShape
 from .description import (
     DESCRIPTION,
@@ -37,7 +36,7 @@ from .heads import Head, LogitHead, SoftmaxHead, head_from_config
 from .labels import Tag
 from .thresholds import Threshold
 from .training import build_models
-from .writing import replacing
+from .writing import folder_beside, replacing
 
 TABLES = (
     "metrics.json",
@@ -175,15 +174,9 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(folder)
     check_out(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_left_behind(path)
-        new = path.with_name(f".{path.name}.new-{os.getpid()}")
-        new.mkdir()
-        try:
+        with folder_beside(path) as new:
             yield new
             _swap(new, path)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise BundleError(
             f"{path} could not be written ({error.strerror or error}); what was there before is untouched."
@@ -255,7 +248,7 @@ def load_backbone(folder: str | os.PathLike[str], image_size: tuple[int, int] | 
     backbone = load(folder).backbone
     if image_size is not None and image_size != backbone.image_size:
         resized = _build(backbone.get_config(), image_size)
-        resized.model.set_weights(backbone.model.get_weights())
+        set_weights(resized.model, backbone.model.get_weights())
         freeze(resized)
         backbone = resized
     return replace(backbone, weights=f"bundle {Path(folder).resolve().name}")
@@ -296,7 +289,12 @@ def _rebuild(description: dict[str, Any], path: Path) -> Bundle:
 def _reserve(file: Path, model: keras.Model) -> None:
     """Fails in good time if the disk is full: HDF5 would take the whole process down with it."""
     per_array = 4096  # more than HDF5 needs for one, besides its numbers
-    file.write_bytes(bytes(4 * model.count_params() + per_array * len(model.weights)))
+    size = 4 * model.count_params() + per_array * len(model.weights)
+    with file.open("wb") as opened:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, size)
+        else:
+            opened.write(bytes(size))
 
 
 def _swap(new: Path, path: Path) -> None:
@@ -312,24 +310,6 @@ def _swap(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _clear_left_behind(path: Path) -> None:
-    """Removes the half-written folders of runs that were killed; another run's may be at work, and stays."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.new-*"):
-        process = folder.name.rpartition("-")[2]
-        if not process.isdigit() or int(process) == os.getpid() or not _is_running(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def _recover(path: Path) -> None:

@@ -382,8 +382,10 @@ def infer(
     """Predict pictures: files, folders, or - (paths on stdin)."""
     stopped = "Stopped; what was not printed is lost, and no --output file was written."
     with sentences(stopped, with_keras=False):
-        _check_outputs({"--output": output, "--sheet": sheet}, model, labels, *paths)
-        from . import inference, runtimes
+        from . import inference, runtimes, sidecar
+
+        beside = (sidecar.sidecar_of(model), *sidecar.files_of(model))
+        _check_outputs({"--output": output, "--sheet": sheet}, model, *beside, labels, *paths)
 
         if runtimes.needs_tensorflow(model, runtime):
             import_keras()

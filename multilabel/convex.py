@@ -18,7 +18,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
 from threadpoolctl import threadpool_limits
 
 from .errors import DataError
@@ -57,8 +56,8 @@ def train_convex(
 ) -> History:
     """Gives heads the weights with the least loss on the training part, L2 regularised; called as `training.train` is.
 
-    The objective is, for each attribute or tag, the sum of the losses of its cells (`loss_and_slope`) / pictures of the
-    training part, and the cost of its weights (`strength`). Biases cost nothing. Features are standardised by the
+    The objective is, for each attribute or tag, the sum of the losses of its cells (as its head has them) / pictures of
+    the training part, and the cost of its weights (`strength`). Biases cost nothing. Features are standardised by the
     training part, which then goes into the weights. All heads are one problem, so that features are gone through once
     for all of them; it falls apart into those of the attributes and tags.
 
@@ -125,32 +124,6 @@ def train_convex(
     return history
 
 
-def loss_and_slope(head: Head, y: NDArray, z: NDArray) -> tuple[NDArray, NDArray]:
-    """What a head's own loss says of cells, in closed form.
-
-    Args:
-        head: a softmax head, or a logit head with the objective `"bce"` that ignores unknown cells or counts them as 0.
-        y: labels, shape (n, attributes), or (n,) of a tag.
-        z: logits, shape (n, units).
-
-    Returns:
-        `(losses, slope)`: the losses of the cells, of the shape of `y`, and their derivatives by the logits, of that of
-        `z`; both 0 for cells that do not count.
-    """
-    known = y >= 0
-    if isinstance(head, SoftmaxHead):
-        label = np.where(known, y, 0)
-        weight = known * np.asarray(head.class_weight or np.ones(head.units), z.dtype)[label]
-        target = np.full(z.shape, head.label_smoothing / head.units, z.dtype)
-        target[np.arange(len(y)), label] += 1 - head.label_smoothing
-        log_p = log_softmax(z, axis=1)
-        return -weight * (target * log_p).sum(axis=1), weight[:, np.newaxis] * (np.exp(log_p) - target)
-    present = (y == 1) * np.asarray(head.pos_weight, z.dtype)
-    absent = ((y == 0) | (~known if head.missing.method == "negative" else False)).astype(z.dtype)
-    losses = present * np.logaddexp(0, -z) + absent * np.logaddexp(0, z)
-    return losses, (present + absent) * expit(z) - present
-
-
 class _Problem:
     """The objective of all heads on the training part, and the best weights so far, on standardised features.
 
@@ -213,7 +186,7 @@ class _Problem:
             slope = np.empty_like(z)
             for number, (head, mine) in enumerate(zip(self.heads, self.columns, strict=True)):
                 y = self.targets[head.name][part]
-                losses, slope[:, mine] = loss_and_slope(head, y, z[:, mine])
+                losses, slope[:, mine] = head.loss_and_slope(y, z[:, mine])
                 loss += losses.sum(dtype=np.float64)
                 known_loss[number] += losses[y >= 0].sum(dtype=np.float64)
                 known[number] += np.count_nonzero(y >= 0)
@@ -266,7 +239,7 @@ class _Standardised:
 def _before_learning(head: Head, y: NDArray) -> tuple[NDArray, NDArray]:
     """The best biases of a head that knows no features, and the curvature of the sum of losses by its logits there."""
     even = 1 / head.units if isinstance(head, SoftmaxHead) else 0.5
-    losses, slope = loss_and_slope(head, y, np.zeros((len(y), head.units), np.float32))
+    losses, slope = head.loss_and_slope(y, np.zeros((len(y), head.units), np.float32))
     weight = losses.sum(axis=0, dtype=np.float64) / -np.log(even)  # of all cells
     share = even - slope.sum(axis=0, dtype=np.float64) / weight  # of those that are present, or of each class
     share = np.clip(share, 0.5 / weight, 1 - 0.5 / weight)

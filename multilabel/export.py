@@ -34,10 +34,11 @@ from .errors import DataError, MultilabelError, UsageError
 from .export_check import Comparison, compare, generated_pictures, open_export, sample_pictures
 from .folding import fold
 from .heads import Head, SoftmaxHead
-from .measuring import LabelSource
+from .measuring import LabelSource, read_for
 from .networks import import_openvino
 from .quantization import INT8_FORMAT, Measured, calibration_pictures, measure, quantize
 from .thresholds import Threshold
+from .writing import folder_beside
 
 METADATA = "multilabel"  # under this name the sidecar's text also stands in the file itself
 _IN_FOLDERS = f"{METADATA}.json"
@@ -200,14 +201,15 @@ def export(
     check_out(out, format, int8=int8)
     if pictures is None:
         pictures, source = generated_pictures(bundle.backbone.image_size), "generated pictures"
+    labelled = read_for(bundle, labels, progress) if labels else None
     with _new_beside(out) as new:
         _write(bundle, format, new, calibration)
-        measured = measure(bundle, open_export(format, new), labels, progress=progress) if labels else None
+        measured = measure(bundle, open_export(format, new), *labelled, labels.title) if labels and labelled else None
         thresholds = measured.thresholds if measured else bundle.thresholds
         sidecar = _sidecar(bundle, format, thresholds, int8=int8)
         _annotate(format, new, json.dumps(sidecar, allow_nan=False))
         comparison = compare(bundle, open_export(format, new), thresholds, pictures)
-        _judge(comparison, format, source, int8=int8)
+        _judge(comparison, format, source, int8=int8, measured=measured is not None)
         sidecar["file_sha256"] = sidecars.digest_of(new)
         size = sum(file.stat().st_size for file in new.parent.rglob("*") if file.is_file())
         sidecars.sidecar_of(new).write_text(_text(sidecar), encoding="ascii")
@@ -233,6 +235,11 @@ def check_out(out: Path, format: str, *, int8: bool = False) -> None:
         raise UsageError(
             f"{files[0]} is there, and was not written by `multilabel export --format {format}`; it is left as it is, "
             "choose another --out."
+        )
+    if out.is_dir() and (others := sorted({item.name for item in out.iterdir()} - sidecars.SAVED_MODEL)):
+        raise UsageError(
+            f"{out} holds, besides an export, {', '.join(others[:5])}, which would be lost; "
+            "move that away or choose another --out."
         )
 
 
@@ -278,9 +285,8 @@ def _new_beside(out: Path) -> Iterator[Path]:
         MultilabelError: nothing can be written there.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.new-", dir=out.parent) as folder:
-            yield Path(folder) / out.name
+        with folder_beside(out) as folder:
+            yield folder / out.name
     except OSError as error:
         raise MultilabelError(f"{out} cannot be written ({error.strerror or error}); choose another --out.") from error
 
@@ -381,14 +387,17 @@ def _annotate(format: str, path: Path, text: str) -> None:
             archive.writestr(_IN_FOLDERS, text)
 
 
-def _judge(comparison: Comparison, format: str, source: str, *, int8: bool) -> None:
-    """Refuses an export in float32 that is not as the bundle is, and warns of one in int8 that is far from it."""
+def _judge(comparison: Comparison, format: str, source: str, *, int8: bool, measured: bool) -> None:
+    """Refuses an export in float32 that is not as the bundle is, and warns of one in int8 that is far from it.
+
+    One that was measured on labels has thresholds of its own, and its scores say more.
+    """
     if not comparison.difference <= (1.0 if int8 else TOLERANCE):  # NaN is no more than anything
         raise DataError(
             f"the {format} export and the bundle differ by {comparison.difference:.2g} in a probability "
             f"({comparison.pictures} {source}), more than {TOLERANCE:g}; nothing was written. Choose another --format."
         )
-    if int8 and comparison.differing > (1 - _AGREEING) * comparison.decisions:
+    if int8 and not measured and comparison.differing > (1 - _AGREEING) * comparison.decisions:
         _log.warning(
             f"int8 decides {comparison.differing} of {comparison.decisions} cases otherwise than the bundle; "
             "measure it on labelled pictures (--labels), or export without --int8."

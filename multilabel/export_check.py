@@ -16,20 +16,13 @@ from .bundle import Bundle
 from .errors import DataError
 from .heads import LogitHead
 from .images import find_pictures, read_pictures
-from .networks import Network, open_network
+from .networks import RUNTIMES_OF, Network, open_network
 from .thresholds import Threshold, apply_thresholds
 from .training import Inputs
 
 SAMPLED = 32  # pictures that an export is checked on
 GENERATED = 16  # pictures that are made where there are none
 _BATCH = 16
-_RUNTIMES = {
-    "onnx": "onnxruntime",
-    "openvino": "openvino",
-    "litert": "litert",
-    "saved_model": "tensorflow",
-    "keras": "tensorflow",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ def open_export(format: str, path: Path) -> Network:
         format: one of `config.EXPORT_FORMATS`.
         path: the file, or the folder.
     """
-    return open_network(_RUNTIMES[format], path)
+    return open_network(RUNTIMES_OF[format][0], path)
 
 
 def in_batches(run: Network, pictures: Inputs, count: int) -> dict[str, NDArray[Any]]:
@@ -157,7 +150,7 @@ def _pictures_of(bundle: Bundle, folder: Path) -> list[str]:
         with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
             names = [row["image"] for row in csv.DictReader(file)]
         beside = Path(settings["labels"]).absolute().parent
-    except (OSError, ValueError, KeyError, TypeError):  # all of it is here for people, and may be gone
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # all of it is here for people, and may be gone
         return []
     places = [Path(settings["images"])] if settings.get("images") else [beside / "images", beside]
     found = ([place / name for place in places if (place / name).is_file()] for name in names)

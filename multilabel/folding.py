@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from .backbones import set_weights
+
 _LINEAR = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _NEARLY_ZERO = 1e-30
 _PREPARE = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -68,7 +70,7 @@ def fold(network: keras.Model, precision: str = "float32") -> keras.Model:
     folded = keras.models.clone_model(network, clone_function=clone, call_function=call)
     for layer in network.layers:
         if layer.weights and layer.name not in left_out:
-            folded.get_layer(layer.name).set_weights(_folded(layer, into.get(layer.name)))
+            set_weights(folded.get_layer(layer.name), _folded(layer, into.get(layer.name)))
     folded.trainable = False
     return folded
 

@@ -175,8 +175,12 @@ def _whitespace_rows(
         else:
             image, *labels = line.rsplit(maxsplit=size)
             rows.append((number, image, labels))
-    header = tuple(f"attr{column}" for column in range(1, size + 1))
-    return choice.find(path, header, all_others=True), size, rows
+    return choice.find(path, unnamed(size), all_others=True), size, rows
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """What attributes are called that have no names: `attr1`, `attr2`, ..."""
+    return tuple(f"attr{number}" for number in range(1, count + 1))
 
 
 def _count_labels(line: str) -> int:

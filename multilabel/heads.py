@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, log_softmax
 
 from .config import CLASS_WEIGHTS, LOSSES
 from .errors import DataError, UsageError
@@ -36,6 +37,7 @@ from .metrics.streaming import KnownAccuracy, KnownLoss
 
 _FOCAL_GAMMA = 2.0  # as in the paper, Lin et al. 2017
 _IGNORE = Missing()
+_LossAndSlope = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,27 @@ class LogitHead:
             return MaskedASL(coverage=coverage, missing=self.missing)
         gamma = _FOCAL_GAMMA if self.objective == "focal" else 0.0
         return MaskedBCE(list(self.pos_weight), coverage=coverage, gamma=gamma, missing=self.missing)
+
+    def loss_and_slope(self, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> _LossAndSlope:
+        """What the loss says of cells, in closed form: for solvers that need a convex loss.
+
+        Args:
+            y: labels, `(images, K)`.
+            logits: of the same shape.
+
+        Returns:
+            The losses of the cells, and their derivatives by the logits, of the same shape; 0 for cells that do not
+            count.
+
+        Raises:
+            ValueError: the loss is not convex: the objective is not `"bce"`, or unknown cells count by the logits.
+        """
+        if self.objective != "bce" or self.missing.method not in ("ignore", "negative"):
+            raise ValueError(f"The loss {self.objective} with {self.missing.method} is not convex.")
+        present = (y == 1) * np.asarray(self.pos_weight, logits.dtype)
+        absent = ((y < 1) if self.missing.method == "negative" else (y == 0)).astype(logits.dtype)
+        losses = present * np.logaddexp(0, -logits) + absent * np.logaddexp(0, logits)
+        return losses, (present + absent) * expit(logits) - present
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Returns new metrics for `compile`."""
@@ -300,6 +323,23 @@ class SoftmaxHead:
         """Returns the loss for `compile`, normalised by `coverage` so that it adds up over batches."""
         weights = None if self.class_weight is None else list(self.class_weight)
         return MaskedSparseCategoricalCrossentropy(weights, self.label_smoothing, coverage=self.coverage)
+
+    def loss_and_slope(self, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> _LossAndSlope:
+        """What the loss says of labels, in closed form: for solvers that need a convex loss.
+
+        Args:
+            y: labels, `(images,)`.
+            logits: `(images, C)`.
+
+        Returns:
+            The losses `(images,)`, and their derivatives by the logits, `(images, C)`; 0 for unknown labels.
+        """
+        label = np.where(y >= 0, y, 0)
+        weight = (y >= 0) * np.asarray(self.class_weight or np.ones(self.units), logits.dtype)[label]
+        target = np.full(logits.shape, self.label_smoothing / self.units, logits.dtype)
+        target[np.arange(len(y)), label] += 1 - self.label_smoothing
+        log_p = log_softmax(logits, axis=1)
+        return -weight * (target * log_p).sum(axis=1), weight[:, np.newaxis] * (np.exp(log_p) - target)
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Returns new metrics for `compile`."""

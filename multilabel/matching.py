@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import DataError
-from .formats import read_labels
+from .formats import read_labels, unnamed
 from .labels import LabelTable, Tag, align
 
 _log = logging.getLogger("multilabel")
@@ -60,7 +60,10 @@ def matched(model: Knows, labels: Path, table: LabelTable) -> LabelTable:
     pooled = {tag: dict.fromkeys(classes, into) for tag, classes in rare.items()} if into else {}
     given = settings.get("names") or ()
     if len(given) == len(table.names) and not set(given) & set(table.names):
-        table = replace(table, names=tuple(given))  # the file does not name its attributes itself
+        if table.names != unnamed(len(given)):
+            taken = ", ".join(f"{name} as {own}" for own, name in zip(given, table.names, strict=True))
+            _log.warning(f"{labels} names its attributes otherwise than the model; in their order, {taken}.")
+        table = replace(table, names=tuple(given))
     aligned, strange = align(table, model.attributes, model.tags, pooled)
     has = {*table.names, *(tag.name for tag in table.tags)}
     knows = [*model.attributes, *(tag.name for tag in model.tags)]

@@ -16,6 +16,13 @@ import numpy as np
 Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """n pictures, uint8 `(n, height, width, 3)` RGB → `(n, ...)` by output."""
 
+RUNTIMES_OF = {  # by format of an export; the first is the default
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "litert": ("litert",),
+    "saved_model": ("tensorflow",),
+    "keras": ("tensorflow",),
+}
 _AT_ONCE = 4  # pictures: the processor's caches hold what is computed of so few, and all processors get some
 _MANY = 8  # pictures from which on OpenVINO computes several at a time instead of each quickly
 _OPENVINO_PRECISIONS = {"float32": ("FP32", "f32"), "bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}

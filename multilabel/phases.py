@@ -14,7 +14,7 @@ import numpy as np
 
 from . import convex
 from .augment import Augmentation
-from .backbones import NO_WEIGHTS, Backbone, build_backbone, freeze, thaw
+from .backbones import NO_WEIGHTS, Backbone, build_backbone, freeze, set_weights, thaw
 from .checkpoints import Checkpoint
 from .config import FitConfig
 from .dataset import Dataset, counted
@@ -139,7 +139,7 @@ class Run:
                 history = history.then(self._train_all(model, self._phase(1)))
                 on_features = self._is_better_before(history)
                 if on_features:
-                    model.set_weights(before)
+                    set_weights(model, before)
         return Fitted(self.heads, model, heads_model, on_features, history, time.perf_counter() - started)
 
     def fit_heads(self, keeper: keras.callbacks.Callback) -> tuple[keras.Model, History]:
@@ -247,7 +247,7 @@ class Run:
                 raise Interrupted(f"{stop}{kept}") from None
             freeze(twin)
             if twin is not backbone:
-                model.set_weights(twin_model.get_weights())
+                set_weights(model, twin_model.get_weights())
         self._describe("heads and backbone", history, time.perf_counter() - started)
         return history
 
@@ -259,7 +259,7 @@ class Run:
         twin = replace(network, weights=backbone.weights)
         _, twin_model = build_models(twin, self.heads)
         freeze(twin)  # as the backbone is: the order of a model's weights depends on it
-        twin_model.set_weights(model.get_weights())
+        set_weights(twin_model, model.get_weights())
         return twin, twin_model
 
     def _is_better_before(self, history: History) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -36,7 +37,7 @@ from .config import DEFAULT_BACKBONE, FOLDS, CnnShape, FitConfig
 from .crossfit import cross_fit, deal
 from .dataset import Dataset, Labels, fold_count, labels_digest, read_dataset, read_table, split_dataset
 from .engine import Engine
-from .errors import UsageError
+from .errors import ImageError, UsageError
 from .evaluation import Evaluation
 from .held_out import ATTRIBUTES, HeldOut, bake, calibration_config, contradicted
 from .label_errors import issues_table, suggestions_table
@@ -67,6 +68,7 @@ class FitResult:
         history: how the training of the model that is kept went.
         fold_histories: how the training for each fold went.
         computed: how many features were computed, not read from the store.
+        building_seconds: time it took to build the backbone and to load its weights.
         extraction_seconds: time it took to read all pictures and have their features.
         training_seconds: time that training took.
     """
@@ -76,6 +78,7 @@ class FitResult:
     history: History
     fold_histories: tuple[History, ...]
     computed: int
+    building_seconds: float
     extraction_seconds: float
     training_seconds: float
 
@@ -96,7 +99,9 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     bundles.check_out(config.out)
     labels = read_table(config)
     keras.utils.set_random_seed(config.seed)
+    started = time.perf_counter()
     backbone = _build_backbone(config)
+    building_seconds = time.perf_counter() - started
     precision = "float32" if config.trains_backbone else config.precision
     data = read_dataset(config, labels, Engine(backbone, precision), progress)
     folds = fold_count(config, data)
@@ -124,12 +129,20 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
         precision=data.precision,
     )
     if data.computed and data.precision != "float32":
-        provenance["compared_with_float32"] = _compare_precisions(bundle, data)
+        with suppress(ImageError):  # a picture that is gone by now costs no bundle
+            provenance["compared_with_float32"] = _compare_precisions(bundle, data)
     _write(config.out, bundle, data, evaluations, held_out, trained)
     if checkpoint is not None:
         checkpoint.clear()
     return FitResult(
-        config.out, tuple(evaluations), fitted.history, trained.histories, data.computed, data.seconds, trained.seconds
+        config.out,
+        tuple(evaluations),
+        fitted.history,
+        trained.histories,
+        data.computed,
+        building_seconds,
+        data.seconds,
+        trained.seconds,
     )
 
 

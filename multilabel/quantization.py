@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .config import FOLDS
+from .config import FOLDS, FitConfig
 from .crossfit import deal
+from .dataset import Dataset
 from .errors import DataError
 from .evaluation import Evaluation
 from .export_check import in_batches, read_some
 from .held_out import ATTRIBUTES, HeldOut
 from .images import find_pictures
-from .measuring import LabelSource, probabilities_of, read_for
+from .measuring import probabilities_of
 from .networks import Network, import_openvino
 from .thresholds import Threshold
 from .tuning import Choice, chosen_anew
@@ -115,7 +116,7 @@ class Measured:
     thresholds: tuple[Threshold, ...]
 
 
-def measure(bundle: Bundle, run: Network, source: LabelSource, *, progress: bool = False) -> Measured:
+def measure(bundle: Bundle, run: Network, config: FitConfig, data: Dataset, title: str) -> Measured:
     """Measures a bundle and an export of it on labelled pictures, and chooses the export's thresholds there.
 
     They are to do what the bundle's own were chosen to do. An attribute without a known positive keeps its threshold.
@@ -123,13 +124,10 @@ def measure(bundle: Bundle, run: Network, source: LabelSource, *, progress: bool
     Args:
         bundle: the model and its thresholds.
         run: the export.
-        source: labels that the model has not learnt from.
-        progress: show bars on stderr, where a person watches.
-
-    Raises:
-        MultilabelError: the labels or the pictures cannot be used, or have nothing to do with the model.
+        config: how the labels were read.
+        data: labels that the model has not learnt from, with features.
+        title: what the scores say that they are of.
     """
-    config, data = read_for(bundle, source, progress)
     rows, y, names = np.arange(len(data.names)), data.table.y, data.table.names
     folds = deal(data, rows, FOLDS, config.seed)
     p = probabilities_of(bundle, data)
@@ -141,8 +139,8 @@ def measure(bundle: Bundle, run: Network, source: LabelSource, *, progress: bool
         thresholds, present = chosen_anew(y, p[ATTRIBUTES], names, folds, bundle.thresholds, _choice(bundle))
         after = replace(after, present=present)
     return Measured(
-        before.evaluation(bundle.heads, data.table, bundle.thresholds, source.title, config.seed),
-        after.evaluation(bundle.heads, data.table, thresholds, source.title, config.seed),
+        before.evaluation(bundle.heads, data.table, bundle.thresholds, title, config.seed),
+        after.evaluation(bundle.heads, data.table, thresholds, title, config.seed),
         tuple(thresholds),
     )
 

@@ -10,32 +10,26 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from . import __version__, description, sidecar
 from .config import RUNTIMES
-from .errors import BundleError, UsageError
+from .errors import BundleError, MultilabelError, UsageError
 from .inference import Model
 from .labels import Tag
-from .networks import Network, computes_in, open_network
+from .networks import RUNTIMES_OF, Network, computes_in, open_network
 from .thresholds import Threshold
+from .writing import folder_beside
 
-_RUNTIMES_OF = {  # by format; the first is the default
-    "onnx": ("onnxruntime", "openvino"),
-    "openvino": ("openvino",),
-    "litert": ("litert",),
-    "saved_model": ("tensorflow",),
-    "keras": ("tensorflow",),
-}
+_CONVERSION = 1  # of what is converted, and how; a change that alters what a conversion says raises it
 _CONVERTED = {"onnxruntime": ".onnx", "openvino": ".xml"}  # what a bundle is converted to
 _PACKAGES = {  # by runtime, with what installs it
     "tensorflow": ("tensorflow", "multilabel"),
@@ -138,7 +132,7 @@ def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -
 
 
 def _settled_runtime(path: Path, format: str | None, runtime: str | None) -> str:
-    fitting = RUNTIMES if format is None else _RUNTIMES_OF[format]
+    fitting = RUNTIMES if format is None else RUNTIMES_OF[format]
     runtime = runtime or fitting[0]
     if runtime not in fitting:
         raise UsageError(
@@ -243,6 +237,7 @@ def _kept(file: Path, runtime: str, precision: str | None, recorded: str) -> Exp
         return _exported(file, runtime, precision, recorded)
     except BundleError as error:
         _log.warning(f"A conversion that was kept is made anew: {error}")
+        shutil.rmtree(file.parent, ignore_errors=True)
         return None
 
 
@@ -250,38 +245,36 @@ def _convert(folder: Path, runtime: str, file: Path) -> None:
     from .bundle import load as load_bundle
     from .export import export
 
-    kept = file.parent
+    place = file.parent
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".new-", dir=kept.parent) as new:
+        with folder_beside(place) as new:
             _log.info(
-                f"{folder} is converted for {runtime} with TensorFlow, once; the conversion is kept in {kept.parent}."
+                f"{folder} is converted for {runtime} with TensorFlow, once; the conversion is kept in {place.parent}."
             )
-            made = Path(new) / "made"
+            made = new / "made"
             export(load_bundle(folder), sidecar.FORMAT_OF[file.suffix], made / file.name)
-            _publish(made, kept, Path(new) / "damaged")
+            try:
+                made.rename(place)
+            except OSError:
+                if not file.exists():  # otherwise another process was quicker
+                    raise
     except OSError as error:
         raise BundleError(
-            f"{folder} cannot be converted for {runtime}, because {kept.parent} cannot be written "
+            f"{folder} cannot be converted for {runtime}, because {place.parent} cannot be written "
             f"({error.strerror or error}); run `multilabel export`, and give its file as --model."
         ) from error
-
-
-def _publish(made: Path, kept: Path, damaged: Path) -> None:
-    """Puts a conversion into its place, in one go; or leaves the one that another process has just put there."""
-    with suppress(FileNotFoundError):
-        kept.rename(damaged)
-    try:
-        made.rename(kept)
-    except OSError:
-        if not kept.is_dir():
-            raise
+    except (BundleError, UsageError):
+        raise
+    except MultilabelError as error:
+        raise BundleError(
+            f"{folder} cannot be converted for {runtime}; leave out --runtime. What went wrong: {error}"
+        ) from error
 
 
 def _conversion_of(said: Mapping[str, Any], runtime: str) -> Path:
     """Where a bundle's conversion is kept; its name changes with all that determines what it computes."""
     from platformdirs import user_cache_path
 
-    parts = (said["weights_sha256"], said["backbone"], said["heads"], sidecar.SCHEMA_VERSION, __version__)
+    parts = (said["weights_sha256"], said["backbone"], said["heads"], _CONVERSION, __version__)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return user_cache_path("multilabel") / "exports" / f"{digest[:32]}-{runtime}" / f"model{_CONVERTED[runtime]}"

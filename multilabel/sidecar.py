@@ -13,6 +13,7 @@ from .description import refusing_damage
 from .errors import BundleError
 
 SCHEMA_VERSION = 1
+SAVED_MODEL = {"assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"}  # what its folder holds
 FORMAT_OF = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".keras": "keras"}  # else it is a SavedModel
 
 
@@ -35,12 +36,13 @@ def files_of(path: Path) -> list[Path]:
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
-def digest_of(path: Path) -> str | None:
-    """The SHA-256 of an export's files, one after the other; `None` for a folder."""
+def digest_of(path: Path) -> str:
+    """The SHA-256 of an export's files, one after the other; of a SavedModel, of those that say what it computes."""
+    files = files_of(path)
     if path.is_dir():
-        return None
+        files = [path / "saved_model.pb", *sorted((path / "variables").iterdir())]
     digest = hashlib.sha256()
-    for file in files_of(path):
+    for file in files:
         with file.open("rb") as opened:
             hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()
@@ -59,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         digest = digest_of(path)
     except OSError as error:
-        beside = Path(error.filename).name
+        beside = Path(error.filename or path).name
         reason = f"{error.strerror}" if beside == path.name else f"{beside}: {error.strerror}"
         raise BundleError(f"{path} cannot be read ({reason}); make one with `multilabel export`.") from error
     try:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from multilabel import backbones
 from multilabel import bundle as bundles
-from multilabel.backbones import build_backbone, freeze
+from multilabel.backbones import build_backbone, freeze, set_weights
 from multilabel.bundle import DESCRIPTION, WEIGHTS, Bundle, check_out, load, load_backbone, save, writing
 from multilabel.config import CnnShape
 from multilabel.engine import Engine
@@ -278,6 +278,26 @@ def test_the_backbone_of_a_bundle_at_any_size(tmp_path, image_size):
     if backbone.image_size == (32, 40):
         assert backbone.fingerprint() == original.backbone.fingerprint()
     build_models(backbone, [LogitHead(("new",), (1.0,), 1.0)])  # other heads fit
+
+
+def test_the_statistics_of_a_normalization_go_along(tmp_path):
+    """EfficientNet's: Keras' `set_weights` alone would leave it computing with the mean 0 and the variance 1."""
+    backbone = build_backbone("efficientnet_b0", "none", (64, 64))
+    (layer,) = [layer for layer in backbone.network.layers if isinstance(layer, keras.layers.Normalization)]
+    layer.adapt_mean.assign([0.4, 0.5, 0.6])
+    layer.adapt_variance.assign([0.05, 0.06, 0.07])
+    layer.finalize_state()
+    head = LogitHead(("new",), (1.0,), 1.0)
+    _, model = build_models(backbone, [head])
+    save(Bundle("run", backbone, (head,), (Threshold(0.5, "default", 0),), model), tmp_path)
+    resized = load_backbone(tmp_path, (96, 64))
+    (layer,) = [layer for layer in resized.network.layers if isinstance(layer, keras.layers.Normalization)]
+    np.testing.assert_allclose(np.ravel(layer.mean), [0.4, 0.5, 0.6], rtol=1e-6)
+    back = build_backbone("efficientnet_b0", "none", (64, 64))
+    set_weights(back.model, resized.model.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found, expected = (one.model.predict_on_batch(pixels) for one in (back, backbone))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_backbone_of_the_bundle_one_is_in(saved, monkeypatch):

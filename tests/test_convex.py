@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from multilabel import convex, slabs
 from multilabel.config import FitConfig
-from multilabel.convex import STEPS, loss_and_slope, strength, train_convex
+from multilabel.convex import STEPS, strength, train_convex
 from multilabel.errors import DataError, Interrupted, UsageError
 from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.labels import Tag
@@ -124,7 +124,7 @@ def test_losses_and_slopes_are_those_of_the_head_s_own_loss(settings, weights):
     rng = np.random.default_rng(1)
     for head in both_heads(targets, np.arange(PICTURES), weights, **settings):
         y, z = targets[head.name], rng.normal(0, 3, (PICTURES, head.units)).astype(np.float32)
-        losses, slope = loss_and_slope(head, y, z)
+        losses, slope = head.loss_and_slope(y, z)
         loss = head.loss()
         cells = head.units if isinstance(head, LogitHead) else 1
         values = keras.ops.convert_to_numpy(loss.call(y, z)) * cells * (loss.coverage or 1.0)
@@ -133,7 +133,7 @@ def test_losses_and_slopes_are_those_of_the_head_s_own_loss(settings, weights):
         for column in range(head.units):  # central differences, in float64
             step = np.zeros(head.units)
             step[column] = 1e-4
-            above, below = (loss_and_slope(head, y, z.astype(np.float64) + sign * step)[0] for sign in (1, -1))
+            above, below = (head.loss_and_slope(y, z.astype(np.float64) + sign * step)[0] for sign in (1, -1))
             numeric = (above - below) / 2e-4
             numeric = numeric[:, column] if numeric.ndim == 2 else numeric
             np.testing.assert_allclose(slope[:, column], numeric, rtol=1e-3, atol=1e-4)

@@ -153,15 +153,19 @@ def test_align() -> None:
 
 def test_names_given_in_training_are_for_files_without_names(folder: Path, tmp_path: Path) -> None:
     images, cache = ("--images", folder / "images"), ("--cache", folder / "cache")
-    plain, named = tmp_path / "plain.txt", tmp_path / "named.csv"
+    plain, named, other = tmp_path / "plain.txt", tmp_path / "named.csv", tmp_path / "other.csv"
     plain.write_text("\n".join(f"{number}.jpg {number % 2} {number % 3 % 2}" for number in range(40)))
     named.write_text("image,third\n" + "\n".join(f"{number}.jpg,{number % 3 % 2}" for number in range(40)))
+    other.write_text(plain.read_text().replace(" ", ","))
+    other.write_text(f"image,red,green\n{other.read_text()}")
     model = tmp_path / "model"
     run("fit", "--labels", plain, *images, *cache, *QUICK, "--names", "odd,third", "--out", model)
     scores = []
-    for labels in (plain, named):
+    otherwise = f"{other} names its attributes otherwise than the model; in their order, red as odd, green as third."
+    for labels in (plain, named, other):
         result = run("evaluate", "--model", model, "--labels", labels, *images, *cache, "--output", tmp_path / "s.json")
         assert result.exit_code == 0, result.stderr
+        assert (otherwise in result.stderr) == (labels == other)
         scores.append(json.loads((tmp_path / "s.json").read_text())["attributes"])
-    assert scores[0]["third"] == scores[1]["third"]
+    assert scores[0]["third"] == scores[1]["third"] == scores[2]["third"]
     assert (scores[0]["odd"]["known"], scores[1]["odd"]["known"]) == (40, 0)

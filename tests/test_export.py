@@ -190,8 +190,12 @@ def test_onnx_holds_networks_that_its_converter_alone_gets_wrong(format: str, na
 
 
 def settle(backbone: Backbone, pixels: np.ndarray) -> None:
-    """Gives the BatchNorms of random weights statistics of pictures; else all pictures look the same to the heads."""
+    """Gives random weights statistics of pictures; else all pictures look the same to the heads."""
     for layer in backbone.network._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.adapt_mean.assign([0.4, 0.5, 0.6])
+            layer.adapt_variance.assign([0.05, 0.06, 0.07])
+            layer.finalize_state()
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     backbone.model(pixels, training=True)
@@ -209,7 +213,9 @@ def test_what_is_written(format: str, exported: ExportResult, folder: Path) -> N
     text = Path(f"{done.path}.json").read_text()
     sidecar = json.loads(text)
     files = [done.path, done.path.with_suffix(".bin")] if format == "openvino" else [done.path]
-    digest = None if format == "saved_model" else hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    if format == "saved_model":
+        files = [done.path / "saved_model.pb", *sorted((done.path / "variables").iterdir())]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     assert sidecar == done.sidecar == {
         "schema": 1,
         "format": format,
@@ -411,7 +417,7 @@ def test_an_export_takes_the_place_of_an_older_one(format: str, folder: Path, tm
     second = contents(tmp_path)
     assert first.keys() == second.keys()
     assert second["other.txt"] == b"mine"
-    assert first[f"{out.name}.json"] != second[f"{out.name}.json"] or format == "saved_model"
+    assert first[f"{out.name}.json"] != second[f"{out.name}.json"]
     pixels = noise((40, 32))
     found = export_check.open_export(format, out)(pixels)
     np.testing.assert_allclose(found["attributes"], expected_of(bundle, pixels)["attributes"], atol=1e-5)
@@ -441,6 +447,26 @@ def test_an_export_that_cannot_take_its_place_leaves_the_older_one(
     monkeypatch.undo()
     assert left < 0
     assert contents(tmp_path) == before
+
+
+def test_files_of_others_in_a_saved_model_are_not_lost(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.saved_model"
+    export_folder(folder, "saved_model", out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError) as caught:
+        export_folder(folder, "saved_model", out)
+    assert str(caught.value) == (
+        f"{out} holds, besides an export, notes.txt, which would be lost; move that away or choose another --out."
+    )
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_what_a_kill_has_left_is_cleared(folder: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".m.keras.new-999999999"
+    left.mkdir()
+    (left / "half").write_text("half")
+    export_folder(folder, "keras", tmp_path / "m.keras")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.keras", "m.keras.json"]
 
 
 def test_an_export_that_differs_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

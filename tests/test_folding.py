@@ -53,6 +53,11 @@ def randomise(network, inputs):
     networks are chaotic: one millionth more of an input changes half of a feature of EfficientNetV2S.
     """
     rng = np.random.default_rng(0)
+    for layer in all_layers(network):
+        if isinstance(layer, LAYERS.Normalization) and layer.input_mean is None:  # EfficientNet's, of ImageNet's pixels
+            layer.adapt_mean.assign(rng.uniform(0.3, 0.7, layer.adapt_mean.shape))
+            layer.adapt_variance.assign(rng.uniform(0.03, 0.1, layer.adapt_variance.shape))
+            layer.finalize_state()
     norms = [layer for layer in all_layers(network) if isinstance(layer, LAYERS.BatchNormalization)]
     for layer in norms:
         shape = layer.moving_mean.shape

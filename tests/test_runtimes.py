@@ -20,7 +20,7 @@ from test_bundle import DESCRIPTION, WEIGHTS, small_bundle, tag_bundle
 from multilabel import bundle as bundles
 from multilabel import export, networks, runtimes, sidecar
 from multilabel.cli import main
-from multilabel.errors import BundleError, MultilabelError, UsageError
+from multilabel.errors import BundleError, DataError, MultilabelError, UsageError
 from multilabel.inference import predict
 from multilabel.runtimes import load, needs_tensorflow
 from multilabel.thresholds import Threshold
@@ -543,8 +543,38 @@ def test_the_weights_of_another_model(copied):
 
 
 def test_the_sidecar_of_another_format(copied):
-    change(copied / "m.json", format="keras")  # a folder has no digest that would tell
+    change(copied / "m.json", format="keras")
     refused(copied / "m", not_ours(copied / "m"))
+
+
+def test_a_saved_model_with_other_weights(copied):
+    (data,) = (copied / "m" / "variables").glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:-4] + b"\0\0\0\0")
+    refused(copied / "m", not_ours(copied / "m"))
+
+
+@pytest.mark.parametrize("name", ["m.xml", "m.bin", "m.xml.json"])
+def test_predictions_do_not_replace_the_export(copied, name):
+    before = (copied / name).read_bytes()
+    output = copied / name
+    done = infer("1.jpg", "--model", copied / "m.xml", "--format", "json", "--output", output)
+    assert done.exit_code == 2
+    assert done.stderr == f"Error: --output {output} is read, too; choose another file.\n"
+    assert output.read_bytes() == before
+
+
+def test_an_export_that_differs_from_its_bundle_is_no_conversion(folder, own_cache, monkeypatch):
+    def differs(bundle, format, out):
+        raise DataError("the onnx export and the bundle differ by 0.5 in a probability (16 generated pictures)")
+
+    monkeypatch.setattr(export, "export", differs)
+    with pytest.raises(BundleError) as error:
+        load(folder / "model", "onnxruntime")
+    assert str(error.value) == (
+        f"{folder / 'model'} cannot be converted for onnxruntime; leave out --runtime. What went wrong: the onnx "
+        "export and the bundle differ by 0.5 in a probability (16 generated pictures)"
+    )
+    assert files_below(own_cache) == []
 
 
 def test_the_folder_of_a_saved_model_from_inside(folder, monkeypatch):
@@ -650,6 +680,8 @@ def test_a_file_that_the_runtime_does_not_read(copied, name):
 
 def test_a_saved_model_that_cannot_be_read(copied):
     (copied / "m" / "saved_model.pb").write_bytes(b"nothing")
+    refused(copied / "m", not_ours(copied / "m"))
+    change(copied / "m.json", file_sha256=sidecar.digest_of(copied / "m"))
     with pytest.raises(BundleError, match=r"m is damaged \(.+\); run `multilabel export` again\.$"):
         load(copied / "m")
 

@@ -115,6 +115,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _copy(export: Path, out: Path) -> None:
+    out.parent.mkdir(exist_ok=True)
     for suffix in {"", ".json"} | ({".bin"} if export.suffix == ".xml" else set()):
         for path in ((export, out) if suffix != ".bin" else (export.with_suffix(""), out.with_suffix("")),):
             shutil.copy(f"{path[0]}{suffix}", f"{path[1]}{suffix}")
