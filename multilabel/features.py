@@ -260,7 +260,7 @@ def extract(
     thread = ThreadPoolExecutor(1, "engine")
     try:
         with bar:
-            for picture in read_pictures(paths, engine.image_size, wanted=wanted):
+            for picture in read_pictures(paths, engine.image_size, wanted=wanted, chunk=batch_size):
                 digests.append(None if picture.error else picture.digest)
                 if picture.error is not None:
                     errors.append(picture.error)
