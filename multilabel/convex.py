@@ -164,8 +164,10 @@ class _Problem:
             options={"maxcor": _MEMORY, "maxiter": _ITERATIONS, "ftol": smallest_gain, "gtol": 1e-7},
         )
         self.weights = result.x.reshape(unit.shape) * unit
-        if not result.success:
-            _log.warning(f"--solver lbfgs ended before the minimum ({result.message}); --solver adam is another way.")
+        if result.nit >= _ITERATIONS:  # it also ends where float32 knows no lower value, which is the minimum
+            _log.warning(
+                f"--solver lbfgs ended before the minimum, after {_ITERATIONS} iterations; --solver adam is another way."
+            )
         return told or [self.told]
 
     def of_heads(self) -> dict[str, list[NDArray]]:

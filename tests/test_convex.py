@@ -97,6 +97,26 @@ def test_a_tag_is_that_of_scikit_learn_without_the_unknown_labels(class_weight):
     np.testing.assert_allclose(kernel * x[LEARN].std(axis=0)[:, None], expected.coef_.T, atol=2e-3)
 
 
+def test_iterations_that_do_not_suffice_are_said(monkeypatch, caplog):
+    x, targets = drawn()
+    heads = both_heads(targets, LEARN)
+    solved(x, targets, heads, {"attributes": (5, 5, 5), "tag": [6]})
+    assert not caplog.messages
+    monkeypatch.setattr(convex, "_ITERATIONS", 2)
+    solved(x, targets, heads, {"attributes": (5, 5, 5), "tag": [6]})
+    assert caplog.messages == [
+        "--solver lbfgs ended before the minimum, after 2 iterations; --solver adam is another way."
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"objective": "focal"}, {"missing": "selective"}], ids=str)
+def test_a_loss_that_is_not_convex_is_refused(settings):
+    _, targets = drawn()
+    head = both_heads(targets, LEARN, **settings)[0]
+    with pytest.raises(ValueError, match=r"^The loss (focal with ignore|bce with selective) is not convex\.$"):
+        head.loss_and_slope(targets["attributes"], np.zeros((PICTURES, 3)))
+
+
 def test_smoothing_is_labels_of_all_classes_with_small_weights():
     x, targets = drawn()
     heads = both_heads(targets, LEARN, {"label_smoothing": 0.2})[1:]
