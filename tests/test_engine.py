@@ -311,13 +311,13 @@ def test_precisions_do_not_share_features(folder, tmp_path, machine, caplog):
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert [len(messages) for messages in said] == [0, 1, 0, 0]
     found = re.fullmatch(
-        r"Features are computed in bfloat16; on 32 pictures probabilities differ from float32 by at most (0\.\d{4}) "
+        r"Features are computed in bfloat16; on 8 pictures probabilities differ from float32 by at most (0\.\d{4}) "
         r"\(median (0\.\d{4})\)\.",
         said[1][0],
     )
     assert found
     said_in_bundle = provenances[1]["compared_with_float32"]
-    assert said_in_bundle["pictures"] == 32
+    assert said_in_bundle["pictures"] == 8
     assert f"{said_in_bundle['largest_difference']:.4f}" == found[1]
     assert ["compared_with_float32" in one for one in provenances] == [False, True, False, False]
     assert 0 <= float(found[2]) <= float(found[1]) < 0.1
