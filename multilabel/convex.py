@@ -166,7 +166,8 @@ class _Problem:
         self.weights = result.x.reshape(unit.shape) * unit
         if result.nit >= _ITERATIONS:  # it also ends where float32 knows no lower value, which is the minimum
             _log.warning(
-                f"--solver lbfgs ended before the minimum, after {_ITERATIONS} iterations; --solver adam is another way."
+                f"--solver lbfgs ended before the minimum, after {_ITERATIONS} iterations; "
+                "--solver adam is another way."
             )
         return told or [self.told]
 
