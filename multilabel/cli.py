@@ -266,7 +266,7 @@ def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any
 def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
     """Measure a bundle on labels that it has not seen."""
     with sentences("Stopped; features that were computed are kept."):
-        _check_outputs({"--output": output}, settings["labels"])
+        _check_outputs({"--output": output}, settings["labels"], model=model)
         from .bundle import load
         from .measuring import evaluate_bundle
 
@@ -385,7 +385,7 @@ def infer(
         from . import inference, runtimes, sidecar
 
         beside = (sidecar.sidecar_of(model), *sidecar.files_of(model))
-        _check_outputs({"--output": output, "--sheet": sheet}, model, *beside, labels, *paths)
+        _check_outputs({"--output": output, "--sheet": sheet}, *beside, labels, *paths, model=model)
 
         if runtimes.needs_tensorflow(model, runtime):
             import_keras()
@@ -425,6 +425,7 @@ def infer(
 def explain(path: Path, model: Path, **settings: Any) -> None:
     """Show where in a picture the evidence for attributes and tags lies."""
     with sentences("Stopped; what was written until now is kept."):
+        _check_outputs({"--out": settings["out"]}, model=model)
         from .bundle import load
         from .explain import write
 
@@ -510,11 +511,11 @@ def _warn_of_chance(names: Sequence[str]) -> None:
         click.echo(f"Not better than chance when the model was measured, so do not rely on: {listed}.", err=True)
 
 
-def _check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | None) -> None:
-    """Makes sure that no file to write is one that is read, or another one to write.
+def _check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | None, model: Path | None = None) -> None:
+    """Makes sure that no file to write is one that is read, lies inside the model, or is another one to write.
 
     Raises:
-        UsageError: one is.
+        UsageError: one is, or does.
     """
     taken = {os.path.realpath(path): "is read" for path in inputs if path is not None}
     for option, path in outputs.items():
@@ -522,6 +523,8 @@ def _check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | Non
             continue
         if why := taken.get(os.path.realpath(path)):
             raise UsageError(f"{option} {path} {why}, too; choose another file.")
+        if model is not None and model.resolve() in (path.resolve(), *path.resolve().parents):
+            raise UsageError(f"{option} {path} lies inside --model {model}; choose another file.")
         taken[os.path.realpath(path)] = f"is what {option} writes"
 
 

@@ -203,7 +203,7 @@ def _settled_precision(runtime: str, wanted: str | None, recorded: str) -> str:
         return "float32"
     if runtime == "openvino":
         raise _no_such_machine(wanted)
-    raise UsageError(f"--precision {wanted}: {runtime} computes in float32 alone; leave it out.")
+    raise UsageError(f"--precision {wanted}: {runtime} computes exports in float32 alone; leave it out.")
 
 
 def _no_such_machine(precision: str) -> UsageError:

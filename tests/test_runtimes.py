@@ -462,11 +462,11 @@ def test_bfloat16_is_nearly_the_same_and_really_computed(folder, bundle):
         ("m", "openvino", None, "openvino does not run {path}, which is for tensorflow"),
         ("m.keras", "onnxruntime", None, "onnxruntime does not run {path}, which is for tensorflow"),
         ("model", "litert", None, "litert does not run {path}, which is for tensorflow or onnxruntime or openvino"),
-        ("m.onnx", None, "bfloat16", "onnxruntime computes in float32 alone"),
-        ("m.tflite", None, "bfloat16", "litert computes in float32 alone"),
-        ("m", None, "bfloat16", "tensorflow computes in float32 alone"),
-        ("m.keras", None, "bfloat16", "tensorflow computes in float32 alone"),
-        ("model", "onnxruntime", "bfloat16", "onnxruntime computes in float32 alone"),
+        ("m.onnx", None, "bfloat16", "onnxruntime computes exports in float32 alone"),
+        ("m.tflite", None, "bfloat16", "litert computes exports in float32 alone"),
+        ("m", None, "bfloat16", "tensorflow computes exports in float32 alone"),
+        ("m.keras", None, "bfloat16", "tensorflow computes exports in float32 alone"),
+        ("model", "onnxruntime", "bfloat16", "onnxruntime computes exports in float32 alone"),
         ("m.xml", None, "bfloat16", "this machine does not compute in it"),
         ("model", "openvino", "bfloat16", "this machine does not compute in it"),
         ("model", "tensorflow", "bfloat16", "this machine does not compute in it"),
@@ -551,6 +551,19 @@ def test_a_saved_model_with_other_weights(copied):
     (data,) = (copied / "m" / "variables").glob("*.data-*")
     data.write_bytes(data.read_bytes()[:-4] + b"\0\0\0\0")
     refused(copied / "m", not_ours(copied / "m"))
+
+
+@pytest.mark.parametrize("option", ["--output", "--sheet"])
+@pytest.mark.parametrize("inside", ["model/multilabel.json", "model/new.html", "m/saved_model.pb"])
+def test_predictions_do_not_go_into_a_model(copied, option, inside):
+    model, output = copied / inside.partition("/")[0], copied / inside
+    before = output.read_bytes() if output.exists() else None
+    done = infer("1.jpg", "--model", model, option, output)
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"Error: {option} {output} lies inside --model {model}; choose another file.\n",
+    )
+    assert (output.read_bytes() if output.exists() else None) == before
 
 
 @pytest.mark.parametrize("name", ["m.xml", "m.bin", "m.xml.json"])
