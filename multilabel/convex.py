@@ -33,6 +33,7 @@ _RATIO = 10**-0.5  # of the strength of a step to that of the one before
 _KEPT_BYTES = 2**28  # features up to this are gathered and standardised once, more in every iteration
 _MEMORY = 10  # of L-BFGS: earlier steps from which it knows the curvature
 _ITERATIONS = 500
+_STILL = 0.99  # a loss that the last tenth of the iterations has lowered below this share of it is not near its minimum
 _ROUGH, _EXACT = 1e-6, 1e-7  # smallest relative gain of an iteration: while strengths are compared, and of what is kept
 
 
@@ -164,7 +165,7 @@ class _Problem:
             options={"maxcor": _MEMORY, "maxiter": _ITERATIONS, "ftol": smallest_gain, "gtol": 1e-7},
         )
         self.weights = result.x.reshape(unit.shape) * unit
-        if result.nit >= _ITERATIONS:  # it also ends where float32 knows no lower value, which is the minimum
+        if result.nit >= _ITERATIONS and told[-1] < _STILL * told[-(_ITERATIONS // 10)]:
             _log.warning(
                 f"--solver lbfgs ended before the minimum, after {_ITERATIONS} iterations; "
                 "--solver adam is another way."

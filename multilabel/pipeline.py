@@ -116,21 +116,20 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     if config.permutations:
         values = p_values(config, backbone, data, held_out[0].rows, held_out[0].dealt, progress)
         evaluations[0] = evaluations[0].with_p_values(values.tolist())
-    provenance = _provenance(config, labels, data, parts, folds)
     bundle = bundles.Bundle(
         config.run_name or config.out.absolute().name,
         backbone,
         fitted.heads,
         tuple(thresholds),
         fitted.model,
-        provenance,
+        _provenance(config, labels, data, parts, folds),
         tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.not_better_than_chance)),
         calibration_config(held_out[0].calibrations, fitted.heads),
         precision=data.precision,
     )
     if data.computed and data.precision != "float32":
         with suppress(ImageError):  # a picture that is gone by now costs no bundle
-            provenance["compared_with_float32"] = _compare_precisions(bundle, data)
+            _describe_precision(bundle, data)
     _write(config.out, bundle, data, evaluations, held_out, trained)
     if checkpoint is not None:
         checkpoint.clear()
@@ -146,8 +145,8 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     )
 
 
-def _compare_precisions(bundle: bundles.Bundle, data: Dataset) -> dict[str, Any]:
-    """How far probabilities are from those in float32, on a few pictures; says it, too."""
+def _describe_precision(bundle: bundles.Bundle, data: Dataset) -> None:
+    """Says how far probabilities are from those in float32, on a few pictures."""
     count = min(_COMPARED, len(data.names))
     rows = np.linspace(0, len(data.names) - 1, count).round().astype(int)
     exact = bundle.backbone.model(data.pictures[rows], training=False)
@@ -163,11 +162,6 @@ def _compare_precisions(bundle: bundles.Bundle, data: Dataset) -> dict[str, Any]
         f"Features are computed in {bundle.precision}; on {count} pictures probabilities differ from float32 by at "
         f"most {difference.max():.4f} (median {np.median(difference):.4f})."
     )
-    return {
-        "pictures": count,
-        "largest_difference": float(difference.max()),
-        "median_difference": float(np.median(difference)),
-    }
 
 
 def _write(
