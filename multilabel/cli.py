@@ -92,6 +92,33 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _model_option = click.option(
     "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle."
 )
+_served_model_option = click.option(
+    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle, or an export of one."
+)
+_thresholds_option = click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="VALUE|NAME=VALUE",
+    help="Threshold of all attributes, or of one; may be repeated.  [default: the bundle's tuned thresholds]",
+)
+_min_confidence_option = click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="A tag whose best class is less probable is undecided.",
+)
+_runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    help="What computes; all but tensorflow start sooner.  [default: tensorflow, or what an export is for]",
+)
+_precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What it computes in.  [default: what the bundle was measured in; float32 for an export]",
+)
 _images_option = _option(
     "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
 )
@@ -329,23 +356,9 @@ def _show(evaluation: Evaluation) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option(
-    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle, or an export of one."
-)
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    metavar="VALUE|NAME=VALUE",
-    help="Threshold of all attributes, or of one; may be repeated.  [default: the bundle's tuned thresholds]",
-)
-@click.option(
-    "--min-confidence",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="A tag whose best class is less probable is undecided.",
-)
+@_served_model_option
+@_thresholds_option
+@_min_confidence_option
 @click.option(
     "--format",
     "style",
@@ -357,16 +370,8 @@ def _show(evaluation: Evaluation) -> None:
 @click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
 @click.option("--sheet", type=_FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
 @click.option("--labels", type=_FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
-@click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    help="What computes; all but tensorflow start sooner.  [default: tensorflow, or what an export is for]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="What it computes in.  [default: what the bundle was measured in; float32 for an export]",
-)
+@_runtime_option
+@_precision_option
 def infer(
     paths: Sequence[str],
     model: Path,
@@ -382,17 +387,11 @@ def infer(
     """Predict pictures: files, folders, or - (paths on stdin)."""
     stopped = "Stopped; what was not printed is lost, and no --output file was written."
     with sentences(stopped, with_keras=False):
-        from . import inference, runtimes, sidecar
+        from . import inference, sidecar
 
         beside = (sidecar.sidecar_of(model), *sidecar.files_of(model))
         _check_outputs({"--output": output, "--sheet": sheet}, *beside, labels, *paths, model=model)
-
-        if runtimes.needs_tensorflow(model, runtime):
-            import_keras()
-        # LiteRT announces itself on stderr.
-        with silent_stderr() if model.suffix == ".tflite" else nullcontext():
-            loaded = runtimes.load(model, runtime, precision)
-        loaded = inference.with_thresholds(loaded, thresholds)
+        loaded = inference.with_thresholds(_loaded(model, runtime, precision), thresholds)
         predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
         shown = _sheet(loaded, sheet, labels)
         with written_to(output) as file:
@@ -489,6 +488,84 @@ def export(labels: Path | None, images: Path | None, cache: Path | None, **setti
             _show(evaluation)
     with written_to(None) as terminal:
         terminal.write(f"{done.summary()}\n")
+
+
+@main.command()
+@_served_model_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
+@_thresholds_option
+@_min_confidence_option
+@_runtime_option
+@_precision_option
+@click.option("--api-key-file", type=_FILE, help="File of a key that every question has to bring.  [default: none]")
+@click.option(
+    "--cors-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Other site whose pages may ask, such as https://example.org; may be repeated.  [default: none]",
+)
+@click.option("--max-files", type=click.IntRange(1, 256), default=32, show_default=True, help="Pictures of a request.")
+@click.option("--max-file-mb", type=_POSITIVE, default=20, show_default=True, help="Megabytes of a picture.")
+@click.option("--max-body-mb", type=_POSITIVE, default=100, show_default=True, help="Megabytes of a request.")
+@click.option(
+    "--max-megapixels", type=click.FloatRange(0, 89, min_open=True), default=50, show_default=True, help="Of a picture."
+)
+@click.option(
+    "--timeout", type=_POSITIVE, default=30, show_default=True, help="Seconds for a request to arrive; for its answer."
+)
+def serve(
+    model: Path,
+    host: str,
+    port: int,
+    thresholds: Sequence[str],
+    min_confidence: float,
+    runtime: str | None,
+    precision: str | None,
+    api_key_file: Path | None,
+    origins: Sequence[str],
+    max_files: int,
+    max_file_mb: float,
+    max_body_mb: float,
+    max_megapixels: float,
+    timeout: float,
+) -> None:
+    """Answer over HTTP: a page at /, an API for programs, described at /docs."""
+    with sentences("Stopped.", with_keras=False):
+        from . import server
+
+        server.check_installed()
+        from .inference import with_thresholds
+        from .server.limits import MEGABYTE, Limits
+
+        key = None if api_key_file is None else server.read_key(api_key_file)
+        limits = Limits(
+            file_bytes=int(max_file_mb * MEGABYTE),
+            files=max_files,
+            body_bytes=int(max_body_mb * MEGABYTE),
+            pixels=int(max_megapixels * 1_000_000),
+            seconds=timeout,
+        )
+        listening = server.listen(host, port)
+        loaded = with_thresholds(_loaded(model, runtime, precision), thresholds)
+        _warn_of_chance(loaded.not_better_than_chance)
+        if key is None and host not in ("127.0.0.1", "::1", "localhost"):
+            click.echo(f"Whoever reaches {host} may ask: there is no --api-key-file.", err=True)
+        click.echo(f"{loaded.run_name} is served at {server.url_of(listening)}; Ctrl-C stops.")
+        server.serve(model, loaded, listening, limits, min_confidence=min_confidence, key=key, origins=origins)
+    click.echo("Stopped; what was accepted is answered.", err=True)
+
+
+def _loaded(model: Path, runtime: str | None, precision: str | None) -> Model:
+    """The model, with as little as its runtime needs."""
+    from . import runtimes
+
+    if runtimes.needs_tensorflow(model, runtime):
+        import_keras()
+    # LiteRT announces itself on stderr.
+    with silent_stderr() if model.suffix == ".tflite" else nullcontext():
+        return runtimes.load(model, runtime, precision)
 
 
 def _sheet(model: Model, path: Path | None, labels: Path | None) -> Sheet | None:

@@ -39,7 +39,7 @@ class Explanation:
     """What one logit of one picture is made of.
 
     Attributes:
-        image: the picture's path as it was given.
+        image: the picture's path as it was given; empty if there is none.
         name: the attribute or the tag.
         class_name: the tag's class; `None` for an attribute.
         map: floats of shape (h, w), covering the picture. If `exact`, the share of the logit that each position
@@ -109,7 +109,23 @@ def explain(
         UsageError: the model has no such attribute, tag or class, or not one of attribute and tag is given.
         ImageError: the picture cannot be read.
     """
-    return _explain(bundle, path, [_target(bundle, attribute, tag, class_name)])[0]
+    targets = [_target(bundle, attribute, tag, class_name)]
+    return _explain(bundle, read_image(path, bundle.image_size), os.fspath(path), targets)[0]
+
+
+def explain_pixels(bundle: Bundle, pixels: np.ndarray, name: str) -> Explanation:
+    """`explain` of an attribute, or of a tag's likeliest class, for a picture that is decoded already.
+
+    Args:
+        bundle: the model.
+        pixels: uint8 `(height, width, 3)` of the model's size.
+        name: of the attribute or the tag.
+
+    Raises:
+        UsageError: the model has neither.
+    """
+    target = _target(bundle, name) if name in bundle.attributes else _target(bundle, tag=name)
+    return _explain(bundle, pixels, "", [target])[0]
 
 
 def explain_all(bundle: Bundle, path: str | os.PathLike[str]) -> list[Explanation]:
@@ -118,7 +134,7 @@ def explain_all(bundle: Bundle, path: str | os.PathLike[str]) -> list[Explanatio
     Raises:
         ImageError: the picture cannot be read.
     """
-    return _explain(bundle, path, _all_targets(bundle))
+    return _explain(bundle, read_image(path, bundle.image_size), os.fspath(path), _all_targets(bundle))
 
 
 def write(
@@ -148,7 +164,7 @@ def write(
     everything = attribute is None and tag is None and class_name is None
     targets = _all_targets(bundle) if everything else [_target(bundle, attribute, tag, class_name)]
     file = _as_file(Path(out), Path(path), len(targets))
-    explanations = _explain(bundle, path, targets)
+    explanations = _explain(bundle, read_image(path, bundle.image_size), os.fspath(path), targets)
     names = _file_names(Path(path).stem, [explanation.title for explanation in explanations])
     files = [file] if file else [Path(out, name) for name in names]
     for explanation, target in zip(explanations, files, strict=True):
@@ -164,7 +180,9 @@ def _all_targets(bundle: Bundle) -> list[_Target]:
     return targets
 
 
-def _target(bundle: Bundle, attribute: str | None, tag: str | None, class_name: str | None) -> _Target:
+def _target(
+    bundle: Bundle, attribute: str | None = None, tag: str | None = None, class_name: str | None = None
+) -> _Target:
     """The unit that is meant."""
     if attribute is not None and (tag, class_name) != (None, None):
         raise UsageError(f"--attribute {attribute} and --{'tag' if tag else 'class'}: choose one of the two.")
@@ -195,10 +213,9 @@ def _known(name: str, option: str, noun: str, known: Iterable[str]) -> str:
     return name
 
 
-def _explain(bundle: Bundle, path: str | os.PathLike[str], targets: Sequence[_Target]) -> list[Explanation]:
+def _explain(bundle: Bundle, pixels: np.ndarray, image: str, targets: Sequence[_Target]) -> list[Explanation]:
     import tensorflow as tf  # Keras has loaded it already, but has no gradients of its own
 
-    pixels = read_image(path, bundle.backbone.image_size)
     tensors, exact = _feature_maps(bundle.backbone.network)
     prepared = bundle.backbone.model.get_layer("preprocessing")(pixels[np.newaxis])
     # Outside of the tape: derivatives by one map shall not run through the later ones, which are made of it.
@@ -224,7 +241,7 @@ def _explain(bundle: Bundle, path: str | os.PathLike[str], targets: Sequence[_Ta
         ]
         explanations.append(
             Explanation(
-                os.fspath(path),
+                image,
                 name,
                 class_name,
                 _summands(pairs) if exact else _grad_cam(*pairs[-1]),
@@ -332,16 +349,30 @@ def _caption(explanation: Explanation) -> str:
     )
 
 
+def tint(explanation: Explanation) -> Image.Image:
+    """The map alone, RGBA in the picture's size, to be laid over it: red speaks for it, blue against it."""
+    from matplotlib import colormaps
+
+    colours, opacity = _coloured(explanation, explanation.pixels.shape[:2], colormaps["RdBu_r"])
+    return Image.fromarray((255 * np.concatenate([colours, opacity], axis=-1)).round().astype(np.uint8))
+
+
 def _blend(explanation: Explanation, colours: Any) -> np.ndarray:
     """RGB floats 0..1 of the picture in grey, under the map."""
-    height, width = explanation.map.shape
     size = tuple(4 * side for side in explanation.pixels.shape[:2])
+    coloured, opacity = _coloured(explanation, size, colours)
+    grey = 0.3 + 0.7 * _resized(np.asarray(Image.fromarray(explanation.pixels).convert("L")) / 255, size)
+    return (1 - opacity) * grey[..., np.newaxis] + opacity * coloured
+
+
+def _coloured(explanation: Explanation, size: tuple[int, ...], colours: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The map's colours `(height, width, 3)` and how opaque they are `(height, width, 1)`, floats 0..1."""
+    height, width = explanation.map.shape
     reduction = max(1, max(height, width) / _FINEST_DRAWN)
     values = _resized(_resized(explanation.map, (round(height / reduction), round(width / reduction))), size)
     values = values / (np.abs(values).max() or 1)
-    grey = 0.3 + 0.7 * _resized(np.asarray(Image.fromarray(explanation.pixels).convert("L")) / 255, size)
     opacity = 0.9 * np.abs(values)[..., np.newaxis] ** 0.75  # a lower power draws the lines where the sign changes
-    return (1 - opacity) * grey[..., np.newaxis] + opacity * colours((values + 1) / 2)[..., :3]
+    return colours((values + 1) / 2)[..., :3], opacity
 
 
 def _resized(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -75,7 +75,12 @@ def content_digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def decode(data: bytes, image_size: tuple[int, int], name: str | os.PathLike[str] = "<bytes>") -> np.ndarray:
+def decode(
+    data: bytes,
+    image_size: tuple[int, int],
+    name: str | os.PathLike[str] = "<bytes>",
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """Turn the bytes of a picture into an RGB array of one size.
 
     The content decides the format, not the name. EXIF orientation is applied, transparency is laid over
@@ -87,6 +92,7 @@ def decode(data: bytes, image_size: tuple[int, int], name: str | os.PathLike[str
         data: the content of a file.
         image_size: (height, width) in pixels.
         name: what errors call the picture.
+        max_pixels: the most that it may have; its header tells, before anything is decoded.
 
     Returns:
         `uint8` array of shape (height, width, 3).
@@ -102,7 +108,7 @@ def decode(data: bytes, image_size: tuple[int, int], name: str | os.PathLike[str
         raise ImageError(name, "the file is empty")
     try:
         with _without_pillow_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            rgb = _load_rgb(image, (width, height))
+            rgb = _load_rgb(image, (width, height), max_pixels)
             if rgb.size != (width, height):
                 rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
             return np.array(rgb)
@@ -111,7 +117,7 @@ def decode(data: bytes, image_size: tuple[int, int], name: str | os.PathLike[str
     except UnidentifiedImageError:
         reason = "not a picture that can be read (expected JPEG, PNG, WebP, GIF, BMP or TIFF)"
     except Image.DecompressionBombError as error:  # at twice our limit; only the text tells the pixels
-        reason = _too_large(int(re.findall(r"\d+", str(error))[0]))
+        reason = _too_large(int(re.findall(r"\d+", str(error))[0]), max_pixels)
     except Exception as error:  # on malformed files Pillow raises nearly anything
         reason = f"truncated or damaged: {str(error) or type(error).__name__}"
     raise ImageError(name, reason)
@@ -216,10 +222,10 @@ class _Refusal(Exception):
     """Why a picture is not accepted; `decode` adds the name."""
 
 
-def _load_rgb(opened: ImageFile.ImageFile, at_least: tuple[int, int]) -> Image.Image:
+def _load_rgb(opened: ImageFile.ImageFile, at_least: tuple[int, int], max_pixels: int) -> Image.Image:
     """Load a picture upright and in RGB; a JPEG only as large as `at_least` (width, height) needs it."""
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _Refusal(_too_large(opened.width * opened.height))
+    if opened.width * opened.height > max_pixels:
+        raise _Refusal(_too_large(opened.width * opened.height, max_pixels))
     if opened.format in ("JPEG", "MPO"):
         opened.draft("RGB", at_least[::-1] if _turn(opened) in _SWAP_SIDES else at_least)
     raw_mode = _raw_mode(opened)  # gone once loaded
@@ -266,8 +272,8 @@ def _raw_mode(opened: ImageFile.ImageFile) -> Any:
     return arguments[0] if isinstance(arguments, tuple) else arguments
 
 
-def _too_large(pixels: int) -> str:
-    size, limit = f"{pixels / 1e6:.1f} megapixels", f"{MAX_PIXELS / 1e6:.1f}"
+def _too_large(pixels: int, max_pixels: int) -> str:
+    size, limit = f"{pixels / 1e6:.1f} megapixels", f"{max_pixels / 1e6:.1f}"
     return f"the picture has {size}, the limit is {limit} (a decompression bomb?); save it smaller"
 
 

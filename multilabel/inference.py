@@ -149,11 +149,11 @@ def _predict_batch(model: Model, pictures: Sequence[Picture], min_confidence: fl
         if picture.pixels is None:
             yield Prediction(picture.path, {}, {}, _reason(picture.error))
         else:
-            yield _prediction(model, picture.path, next(rows), min_confidence)
+            yield prediction_of(model, picture.path, next(rows), min_confidence)
 
 
-def _prediction(model: Model, image: str, probs: Mapping[str, np.ndarray], min_confidence: float) -> Prediction:
-    """The prediction from one picture's probabilities by output."""
+def prediction_of(model: Model, image: str, probs: Mapping[str, np.ndarray], min_confidence: float = 0.0) -> Prediction:
+    """The prediction from one picture's probabilities by output, `(K,)` and `(C,)` of a tag."""
     outputs = iter(model.outputs)
     p = probs[next(outputs)] if model.attributes else np.empty(0)
     (present,) = apply_thresholds(p[np.newaxis], model.thresholds)
@@ -295,7 +295,8 @@ def _write_json(predictions: Iterable[Prediction], model: Model, file: IO[str]) 
     file.write("[]\n" if lead == "[\n" else "\n]\n")
 
 
-def _json(prediction: Prediction, model: Model) -> str:
+def record_of(prediction: Prediction, model: Model) -> dict[str, Any]:
+    """What JSON says of a picture."""
     record: dict[str, Any] = {
         "image": prediction.image,
         "error": prediction.error,
@@ -314,7 +315,11 @@ def _json(prediction: Prediction, model: Model) -> str:
             for name, threshold in zip(model.attributes, model.thresholds, strict=True)
         }
         record["tags"] = {name: _tag_json(tag) for name, tag in prediction.tags.items()}
-    return _encodable(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    return record
+
+
+def _json(prediction: Prediction, model: Model) -> str:
+    return _encodable(json.dumps(record_of(prediction, model), ensure_ascii=False, allow_nan=False))
 
 
 def _tag_json(tag: TagPrediction) -> dict[str, Any]:

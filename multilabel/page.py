@@ -119,7 +119,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{heading}</title>
 <link rel="icon" href="data:,">
-<style>{_style()}</style>
+<style>{style()}</style>
 </head>
 <body>
 <a class="skip" href="#{start}">Skip to the first section</a>
@@ -274,7 +274,8 @@ def _fitting(path: str | os.PathLike[str], side: int) -> tuple[int, int]:
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _style() -> str:
+def style() -> str:
+    """The style sheet of every page."""
     light, dark = (
         "".join(f"--{name}: {colour}; " for name, colour in colours.items()).strip() for colours in (LIGHT, DARK)
     )
@@ -295,6 +296,7 @@ h2 { font-size: 1.35rem; font-weight: 650; margin: 0 0 1rem; }
 h3 { font-size: 1.1rem; font-weight: 650; margin: 1.5rem 0 .5rem; }
 p, ul, ol, dl { margin: 0 0 1rem; }
 p, li, dd { max-width: 44rem; overflow-wrap: anywhere; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 1rem; }
 a { color: var(--link); text-underline-offset: .15em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 3px; border-radius: 2px; }
 section:focus, main:focus { outline: none; }

@@ -20,7 +20,7 @@ OpenPage = Callable[..., "Opened"]
 
 
 class Opened(NamedTuple):
-    """A page, and what went wrong on it: messages of the console, errors, and requests that leave the file."""
+    """A page, and what went wrong on it: messages of the console, errors, and requests that leave it or its server."""
 
     page: Page
     problems: list[str]
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
 
 @pytest.fixture(scope="module")
 def open_page() -> Iterator[OpenPage]:
-    """`open_page(path, width=1280, *, colour_scheme="light")` gives an `Opened`.
+    """`open_page(path, width=1280, *, colour_scheme="light")` gives an `Opened`; for a path also the URL of a server.
 
     Of module scope, since Playwright keeps an event loop running in the thread of the tests.
     """
@@ -44,12 +44,13 @@ def open_page() -> Iterator[OpenPage]:
         driver.chromium.launch(executable_path=chromium, args=options) as browser,
     ):
 
-        def open_one(path: Path, width: int = 1280, *, colour_scheme: str = "light") -> Opened:
+        def open_one(path: Path | str, width: int = 1280, *, colour_scheme: str = "light") -> Opened:
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colour_scheme)
-            own, problems = path.as_uri(), []
+            own, problems = path if isinstance(path, str) else path.as_uri(), []
 
             def asked(url: str) -> None:
-                if url.partition("#")[0] != own and not url.startswith("data:"):
+                of_the_server = isinstance(path, str) and url.removeprefix("blob:").startswith(own)
+                if url.partition("#")[0] != own and not of_the_server and not url.startswith("data:"):
                     problems.append(f"asks for {url}")
 
             page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))

@@ -1,0 +1,179 @@
+"""`serve`: a model behind HTTP, for programs and, on a page, for people. Pictures stay in memory.
+
+What a request goes through: `watch.py` → `app.py` → `uploads.py` (its body) → `service.py` → `batcher.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .. import __version__, description, sidecar
+from ..errors import DataError, UsageError
+from ..inference import Model
+from .limits import Limits
+
+_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httptools")
+_DRAINING = 30  # seconds that accepted requests have after SIGTERM
+_log = logging.getLogger("multilabel")
+
+
+def check_installed() -> None:
+    """Makes sure that what serves is installed.
+
+    Raises:
+        UsageError: it is not; the text says how to install it.
+    """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise UsageError(
+            f"serve needs {', '.join(missing)}, not installed here; install with `pip install 'multilabel[serve]'`."
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that nobody else has.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        known = not isinstance(error, socket.gaierror) and error.errno  # else the text says it best
+        reason = os.strerror(known) if known else error.strerror
+        raise UsageError(
+            f"--host {host} --port {port} cannot be listened on ({reason}); choose another --port."
+        ) from error
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a browser finds what listens there."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def read_key(path: Path) -> str:
+    """The key in a file: its one line.
+
+    Raises:
+        DataError: the file cannot be read, or its line is no key.
+    """
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not ASCII text"
+        raise DataError(
+            f"--api-key-file {path} cannot be read ({reason}); give a file with one line, the key."
+        ) from error
+    if len(key) < 16 or not key.isprintable() or " " in key:
+        raise DataError(
+            f"--api-key-file {path}: expected one line of 16 or more letters and digits, such as "
+            "`openssl rand -hex 32` prints."
+        )
+    return key
+
+
+def about(path: Path, model: Model, limits: Limits, explains: bool) -> dict[str, Any]:
+    """What `/model` tells.
+
+    Args:
+        path: the bundle, or the export of one.
+        model: what it was loaded as.
+        limits: what a request may bring.
+        explains: whether explanations are given.
+    """
+    scores = None
+    if sidecar.format_of(path) is None:
+        folder, said = description.read(path)
+        digest = said["weights_sha256"]
+        try:
+            scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["parts"]
+        except (OSError, ValueError, KeyError):
+            _log.warning(f"{folder / 'metrics.json'} cannot be read, so the server tells no scores.")
+    else:
+        digest = sidecar.read(path)["file_sha256"]
+    chance = set(model.not_better_than_chance)
+    return {
+        "run_name": model.run_name,
+        "version": __version__,
+        "sha256": digest,
+        "image_size": list(model.image_size),
+        "explains": explains,
+        "attributes": [
+            {"name": name, "threshold": threshold.value, "not_better_than_chance": name in chance}
+            for name, threshold in zip(model.attributes, model.thresholds, strict=True)
+        ],
+        "tags": [
+            {"name": tag.name, "classes": list(tag.classes), "not_better_than_chance": tag.name in chance}
+            for tag in model.tags
+        ],
+        "scores": scores,
+        "limits": {
+            "files": limits.files,
+            "megabytes_per_file": limits.file_bytes / 1e6,
+            "megapixels": limits.pixels / 1e6,
+            "seconds": limits.seconds,
+        },
+    }
+
+
+def serve(
+    path: Path,
+    model: Model,
+    listening: socket.socket,
+    limits: Limits,
+    *,
+    min_confidence: float = 0.0,
+    key: str | None = None,
+    origins: Sequence[str] = (),
+) -> None:
+    """Answers until SIGTERM or Ctrl-C, and then what was accepted before.
+
+    Args:
+        path: the bundle, or the export of one.
+        model: what it was loaded as.
+        listening: from `listen`.
+        limits: what a request may bring.
+        min_confidence: a tag whose best class is less probable is undecided.
+        key: that has to come with every question; `None`: none.
+        origins: of other sites whose pages may ask.
+    """
+    import uvicorn
+
+    from .app import create_app
+    from .service import Service
+    from .watch import Numbers
+
+    class Server(uvicorn.Server):
+        """Ends well when it is told to: uvicorn's own would then kill itself with the signal."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self.handle_exit)
+            yield
+
+    numbers = Numbers(lambda: service.batcher.taken)
+    service = Service(model, limits, min_confidence, numbers.batches.observe)
+    told = about(path, model, limits, service.explains)
+    app = create_app(service, numbers, told, key=key, origins=origins)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAINING,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    Server(config).run(sockets=[listening])

@@ -1,0 +1,141 @@
+"""What the server does with pictures: decode on all processors, compute on one thread, explain on another."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError
+from ..images import decode
+from ..inference import Model, Prediction, prediction_of, record_of
+from .batcher import SIZES, Batcher, Full, Probabilities
+from .limits import MEGABYTE, Limits, Refusal, busy
+from .uploads import Upload
+
+_EXPLAINED = 8  # pictures that may wait for an explanation, which takes longer than everything else
+
+
+class Service:
+    """A model that answers many at a time.
+
+    Args:
+        model: the model.
+        limits: what a request may bring.
+        min_confidence: a tag whose best class is less probable is undecided.
+        on_batch: called with the size of each batch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        min_confidence: float = 0.0,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.model, self.limits = model, limits
+        self.ready = False
+        self.batcher = Batcher(model.probabilities, capacity=max(limits.waiting, limits.files), on_batch=on_batch)
+        self._min_confidence = min_confidence
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+        self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explainer")
+        self._explained = 0
+
+    def start(self) -> None:
+        """Starts to compute, first pictures of nothing in each size of batch, so that nobody waits for first times."""
+        self.batcher.start()
+        blank = np.zeros((*self.model.image_size, 3), np.uint8)
+        waiting = {self.batcher.submit(blank) for size in SIZES for _ in range(size)}
+
+        def warmed(answer: Future[Probabilities]) -> None:
+            waiting.discard(answer)
+            self.ready = not waiting and answer.exception() is None
+
+        for answer in list(waiting):
+            answer.add_done_callback(warmed)
+
+    def close(self) -> None:
+        """Ends once everything that was accepted is computed."""
+        self.batcher.close()
+        self._decoders.shutdown()
+        self._explainer.shutdown()
+
+    async def predict(self, uploads: Sequence[Upload], explain: str | None = None) -> list[dict[str, Any]]:
+        """What JSON says of each picture, in their order.
+
+        Args:
+            uploads: the pictures.
+            explain: an attribute or tag whose evidence is to be shown, too.
+
+        Raises:
+            Refusal: there is too much to do, it took too long, or there is nothing of that name to explain.
+        """
+        if explain is not None:
+            self._check_explainable(explain)
+        try:
+            with self.batcher.places(len(uploads)):
+                async with asyncio.timeout(self.limits.seconds):
+                    return list(await asyncio.gather(*[self._predict_one(upload, explain) for upload in uploads]))
+        except (Full, TimeoutError):
+            raise busy() from None
+
+    async def _predict_one(self, upload: Upload, explain: str | None) -> dict[str, Any]:
+        limit = self.limits.file_bytes
+        if len(upload.data) > limit:
+            size, most = len(upload.data) / MEGABYTE, limit / MEGABYTE
+            error = f"the file has {size:.3g} MB, the limit is {most:.3g}; save it smaller"
+            return self._record(Prediction(upload.name, {}, {}, error))
+        loop = asyncio.get_running_loop()
+        to_pixels = partial(decode, upload.data, self.model.image_size, upload.name, self.limits.pixels)
+        try:
+            pixels = await loop.run_in_executor(self._decoders, to_pixels)
+        except ImageError as error:
+            return self._record(Prediction(upload.name, {}, {}, error.reason))
+        p = await asyncio.wrap_future(self.batcher.submit(pixels))
+        record = self._record(prediction_of(self.model, upload.name, p, self._min_confidence))
+        if explain is not None:
+            record["explanation"] = await self._explain(pixels, explain)
+        return record
+
+    def _record(self, prediction: Prediction) -> dict[str, Any]:
+        return record_of(prediction, self.model)
+
+    def _check_explainable(self, name: str) -> None:
+        known = [*self.model.attributes, *(tag.name for tag in self.model.tags)]
+        if not self.explains:
+            raise Refusal(422, "This server runs an export, which explains nothing; leave out explain.")
+        if name not in known:
+            raise Refusal(422, f"There is nothing called {name!r} to explain; the model knows {', '.join(known)}.")
+
+    @property
+    def explains(self) -> bool:
+        """Whether the model is one that can be explained: a bundle in TensorFlow."""
+        return hasattr(self.model, "heads_model")
+
+    async def _explain(self, pixels: np.ndarray, name: str) -> dict[str, Any]:
+        if self._explained >= _EXPLAINED:
+            raise busy()
+        self._explained += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._explainer, explained, self.model, pixels, name)
+        finally:
+            self._explained -= 1
+
+
+def explained(model: Any, pixels: np.ndarray, name: str) -> dict[str, Any]:
+    """What JSON says of where the evidence for an attribute or tag lies."""
+    from ..explain import explain_pixels, tint
+
+    explanation = explain_pixels(model, pixels, name)
+    file = io.BytesIO()
+    tint(explanation).save(file, "PNG")
+    overlay = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return {"name": explanation.title, "exact": explanation.exact, "overlay": overlay}
