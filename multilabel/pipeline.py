@@ -53,7 +53,7 @@ from .training import History
 _FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
 # Settings that change nothing of a training, or that digests of the data stand for.
 _NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "calibrate", "resume")
-_COMPARED = 8  # pictures on which precisions are compared; the backbone as it is takes long
+_COMPARED = 4  # pictures on which precisions are compared; the backbone as it is takes long
 TITLES = {"out-of-fold": "training part, out of fold", "validation": "validation part", "test": "test part"}
 _log = logging.getLogger("multilabel")
 
