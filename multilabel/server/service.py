@@ -20,6 +20,7 @@ from .batcher import SIZES, Batcher, Full, Probabilities
 from .limits import MEGABYTE, Limits, Refusal, busy
 from .uploads import Upload
 
+_DECODED = 8  # at a time; the largest pictures take half a gigabyte each meanwhile
 _EXPLAINED = 8  # pictures that may wait for an explanation, which takes longer than everything else
 
 
@@ -41,25 +42,23 @@ class Service:
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.model, self.limits = model, limits
-        self.ready = False
         self.batcher = Batcher(model.probabilities, capacity=max(limits.waiting, limits.files), on_batch=on_batch)
         self._min_confidence = min_confidence
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _DECODED), thread_name_prefix="decoder")
         self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explainer")
         self._explained = 0
+        self._warming: list[Future[Probabilities]] = []
 
     def start(self) -> None:
         """Starts to compute, first pictures of nothing in each size of batch, so that nobody waits for first times."""
         self.batcher.start()
         blank = np.zeros((*self.model.image_size, 3), np.uint8)
-        waiting = {self.batcher.submit(blank) for size in SIZES for _ in range(size)}
+        self._warming = [self.batcher.submit(blank) for size in SIZES for _ in range(size)]
 
-        def warmed(answer: Future[Probabilities]) -> None:
-            waiting.discard(answer)
-            self.ready = not waiting and answer.exception() is None
-
-        for answer in list(waiting):
-            answer.add_done_callback(warmed)
+    @property
+    def ready(self) -> bool:
+        """Whether these went through the model, and well."""
+        return bool(self._warming) and all(answer.done() and not answer.exception() for answer in self._warming)
 
     def close(self) -> None:
         """Ends once everything that was accepted is computed."""

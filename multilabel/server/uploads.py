@@ -155,6 +155,10 @@ async def _read_form(body: Body) -> list[Upload]:
 
 async def _read_json(body: Body) -> list[Upload]:
     data = b"".join([chunk async for chunk in body.chunks()])
+    return await asyncio.to_thread(_from_json, data)  # of a large one it takes long, and others wait
+
+
+def _from_json(data: bytes) -> list[Upload]:
     try:
         asked = JsonPictures.model_validate_json(data)
     except ValidationError as error:

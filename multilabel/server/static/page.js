@@ -74,7 +74,7 @@ function drawScores() {
 async function predict(card) {
   const form = new FormData();
   form.append("files", card.file, card.name);
-  for (;;) {
+  for (let left = 60; ; left -= 1) {
     let answer;
     try {
       answer = await ask("predict?tolerant=true", { method: "POST", body: form });
@@ -82,9 +82,8 @@ async function predict(card) {
       card.said = failed(card.name, "the server cannot be reached");
       return;
     }
-    if (answer.status !== 503) {
-      const pictures = answer.said.pictures;
-      card.said = pictures ? pictures[0] : failed(card.name, answer.said.error);
+    if (answer.status !== 503 || left === 0) {
+      card.said = answer.said.pictures?.[0] ?? failed(card.name, answer.said.error);
       return;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000)); // as Retry-After says
