@@ -104,6 +104,10 @@ def test_overlays_show_what_explain_shows(server: Running, root: Path) -> None:
     red, blue = (np.asarray(overlay)[..., channel].astype(int) for channel in (0, 2))
     assert np.asarray(overlay)[..., 3].max() > 200
     assert (red != blue).any()
+    many = server.ask(f"predict?explain={known[1]}", form(*[(str(number), data) for number in range(20)]))[1][
+        "pictures"
+    ]
+    assert len({said["explanation"]["overlay"] for said in many}) == 1
 
 
 def test_the_model_tells_its_scores_beside_chance(server: Running, models: dict[str, Path]) -> None:

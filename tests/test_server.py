@@ -39,9 +39,9 @@ KEY = "0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
 
 
-def application(model: Any = None, limits: Limits | None = None, **options: Any) -> Any:
+def application(model: Any = None, limits: Limits | None = None, *, explains: bool = False, **options: Any) -> Any:
     numbers = Numbers(lambda: service.batcher.taken)
-    service = Service(model or MeanModel(), limits or Limits(), on_batch=numbers.batches.observe)
+    service = Service(model or MeanModel(), limits or Limits(), explains=explains, on_batch=numbers.batches.observe)
     app = create_app(service, numbers, ABOUT, **options)
     app.state.service = service
     return app
@@ -283,15 +283,11 @@ def test_paths_and_methods_that_are_not_there(client: TestClient) -> None:
 
 
 def test_explanations_that_cannot_be_had() -> None:
-    @dataclass(frozen=True)
-    class Explained(MeanModel):
-        heads_model: None = None
-
-    for model, sentence in (
-        (MeanModel(), "This server runs an export, which explains nothing; leave out explain."),
-        (Explained(), "There is nothing called 'blue' to explain; the model knows red, green, tone."),
+    for explains, sentence in (
+        (False, "This server runs an export, which explains nothing; leave out explain."),
+        (True, "There is nothing called 'blue' to explain; the model knows red, green, tone."),
     ):
-        with TestClient(application(model)) as client:
+        with TestClient(application(explains=explains)) as client:
             answer = client.post("/predict?explain=blue", content=form(("a.png", picture())), headers=FORM)
             assert refused(answer, 422) == sentence
 

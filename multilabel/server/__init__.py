@@ -19,6 +19,7 @@ from typing import Any
 from .. import __version__, description, sidecar
 from ..errors import DataError, UsageError
 from ..inference import Model
+from ..runtimes import Exported
 from .limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httptools")
@@ -163,7 +164,7 @@ def serve(
             yield
 
     numbers = Numbers(lambda: service.batcher.taken)
-    service = Service(model, limits, min_confidence, numbers.batches.observe)
+    service = Service(model, limits, min_confidence, not isinstance(model, Exported), numbers.batches.observe)
     told = about(path, model, limits, service.explains)
     app = create_app(service, numbers, told, key=key, origins=origins)
     config = uvicorn.Config(

@@ -6,8 +6,9 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from .limits import MEGABYTE, Limits, Refusal, busy
 from .uploads import Upload
 
 _DECODED = 8  # at a time; the largest pictures take half a gigabyte each meanwhile
-_EXPLAINED = 8  # pictures that may wait for an explanation, which takes longer than everything else
+_EXPLAINED = 8  # requests that may wait for explanations, which take longer than everything else
 
 
 class Service:
@@ -31,6 +32,7 @@ class Service:
         model: the model.
         limits: what a request may bring.
         min_confidence: a tag whose best class is less probable is undecided.
+        explains: whether the model is a `Bundle`, which can be explained.
         on_batch: called with the size of each batch.
     """
 
@@ -39,9 +41,10 @@ class Service:
         model: Model,
         limits: Limits,
         min_confidence: float = 0.0,
+        explains: bool = False,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self.model, self.limits = model, limits
+        self.model, self.limits, self.explains = model, limits, explains
         self.batcher = Batcher(model.probabilities, capacity=max(limits.waiting, limits.files), on_batch=on_batch)
         self._min_confidence = min_confidence
         self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _DECODED), thread_name_prefix="decoder")
@@ -76,10 +79,8 @@ class Service:
         Raises:
             Refusal: there is too much to do, it took too long, or there is nothing of that name to explain.
         """
-        if explain is not None:
-            self._check_explainable(explain)
         try:
-            with self.batcher.places(len(uploads)):
+            with self.batcher.places(len(uploads)), self._explaining(explain):
                 async with asyncio.timeout(self.limits.seconds):
                     return list(await asyncio.gather(*[self._predict_one(upload, explain) for upload in uploads]))
         except (Full, TimeoutError):
@@ -106,27 +107,28 @@ class Service:
     def _record(self, prediction: Prediction) -> dict[str, Any]:
         return record_of(prediction, self.model)
 
-    def _check_explainable(self, name: str) -> None:
+    @contextmanager
+    def _explaining(self, name: str | None) -> Iterator[None]:
+        """Counts a request that wants explanations, and refuses what cannot be explained."""
+        if name is None:
+            yield
+            return
         known = [*self.model.attributes, *(tag.name for tag in self.model.tags)]
         if not self.explains:
             raise Refusal(422, "This server runs an export, which explains nothing; leave out explain.")
         if name not in known:
             raise Refusal(422, f"There is nothing called {name!r} to explain; the model knows {', '.join(known)}.")
-
-    @property
-    def explains(self) -> bool:
-        """Whether the model is one that can be explained: a bundle in TensorFlow."""
-        return hasattr(self.model, "heads_model")
-
-    async def _explain(self, pixels: np.ndarray, name: str) -> dict[str, Any]:
         if self._explained >= _EXPLAINED:
             raise busy()
         self._explained += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._explainer, explained, self.model, pixels, name)
+            yield
         finally:
             self._explained -= 1
+
+    async def _explain(self, pixels: np.ndarray, name: str) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._explainer, explained, self.model, pixels, name)
 
 
 def explained(model: Any, pixels: np.ndarray, name: str) -> dict[str, Any]:
