@@ -1,7 +1,7 @@
 # A bundle behind HTTP, as a user without rights on a file system that nothing writes to; see docs/serving.md.
 #
 #   docker build --tag multilabel .
-#   docker run --read-only --tmpfs /tmp --cap-drop ALL --publish 127.0.0.1:8000:8000 \
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL --stop-timeout 70 --publish 127.0.0.1:8000:8000 \
 #       --volume "$PWD/model:/model:ro" multilabel
 
 FROM python:3.12-slim AS build

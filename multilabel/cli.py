@@ -78,6 +78,10 @@ def _with_default(default: Any, *names: str, **settings: Any) -> Callable[[Any],
     return click.option(*names, default=default, **settings)
 
 
+def _limit_option(name: str, most: int, default: int, help: str) -> Callable[[Any], Any]:
+    return click.option(name, type=click.IntRange(1, most), default=default, show_default=True, help=help)
+
+
 def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several options that commands share, in this order."""
 
@@ -506,15 +510,11 @@ def export(labels: Path | None, images: Path | None, cache: Path | None, **setti
     metavar="ORIGIN",
     help="Other site whose pages may ask, such as https://example.org; may be repeated.  [default: none]",
 )
-@click.option("--max-files", type=click.IntRange(1, 256), default=32, show_default=True, help="Pictures of a request.")
-@click.option("--max-file-mb", type=_POSITIVE, default=20, show_default=True, help="Megabytes of a picture.")
-@click.option("--max-body-mb", type=_POSITIVE, default=100, show_default=True, help="Megabytes of a request.")
-@click.option(
-    "--max-megapixels", type=click.FloatRange(0, 89, min_open=True), default=50, show_default=True, help="Of a picture."
-)
-@click.option(
-    "--timeout", type=_POSITIVE, default=30, show_default=True, help="Seconds for a request to arrive; for its answer."
-)
+@_limit_option("--max-files", 256, 32, "Pictures of a request.")
+@_limit_option("--max-file-mb", 1000, 20, "Megabytes of a picture.")
+@_limit_option("--max-body-mb", 10_000, 100, "Megabytes of a request.")
+@_limit_option("--max-megapixels", 89, 50, "Megapixels of a picture.")
+@_limit_option("--timeout", 3600, 30, "Seconds for a request to arrive, and for its answer.")
 def serve(
     model: Path,
     host: str,
@@ -526,10 +526,10 @@ def serve(
     api_key_file: Path | None,
     origins: Sequence[str],
     max_files: int,
-    max_file_mb: float,
-    max_body_mb: float,
-    max_megapixels: float,
-    timeout: float,
+    max_file_mb: int,
+    max_body_mb: int,
+    max_megapixels: int,
+    timeout: int,
 ) -> None:
     """Answer over HTTP: a page at /, an API for programs, described at /docs."""
     with sentences("Stopped.", with_keras=False):
@@ -541,10 +541,10 @@ def serve(
 
         key = None if api_key_file is None else server.read_key(api_key_file)
         limits = Limits(
-            file_bytes=int(max_file_mb * MEGABYTE),
+            file_bytes=max_file_mb * MEGABYTE,
             files=max_files,
-            body_bytes=int(max_body_mb * MEGABYTE),
-            pixels=int(max_megapixels * 1_000_000),
+            body_bytes=max_body_mb * MEGABYTE,
+            pixels=max_megapixels * 1_000_000,
             seconds=timeout,
         )
         listening = server.listen(host, port)
@@ -553,8 +553,9 @@ def serve(
         if key is None and host not in ("127.0.0.1", "::1", "localhost"):
             click.echo(f"Whoever reaches {host} may ask: there is no --api-key-file.", err=True)
         click.echo(f"{loaded.run_name} is served at {server.url_of(listening)}; Ctrl-C stops.")
-        server.serve(model, loaded, listening, limits, min_confidence=min_confidence, key=key, origins=origins)
-    click.echo("Stopped; what was accepted is answered.", err=True)
+        settings: dict[str, Any] = {"min_confidence": min_confidence, "key": key, "origins": origins}
+        answered = server.serve(model, loaded, listening, limits, **settings)
+    click.echo(f"Stopped; {'what was accepted is answered' if answered else 'requests were dropped'}.", err=True)
 
 
 def _loaded(model: Path, runtime: str | None, precision: str | None) -> Model:

@@ -97,6 +97,26 @@ def test_what_nobody_waits_for_any_more_is_not_computed(batcher: Batcher, sizes:
     assert sizes == [1]
 
 
+def test_everybody_who_waited_may_go(batcher: Batcher) -> None:
+    for number in range(5):
+        batcher.submit(numbered(number)).cancel()
+    batcher.start()
+    assert batcher.submit(numbered(7)).result(10)["mean"] == 7
+
+
+def test_an_answer_of_too_few_rows_is_a_failure_and_the_next_goes_well() -> None:
+    def short(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": means(pixels)["mean"][:1]}
+
+    batcher = Batcher(short)
+    answers = [batcher.submit(numbered(number)) for number in range(2)]
+    batcher.start()
+    with pytest.raises(IndexError):
+        answers[1].result(10)
+    assert batcher.submit(numbered(7)).result(10)["mean"] == 7
+    batcher.close()
+
+
 def test_closing_answers_all_that_wait() -> None:
     def slow(pixels: np.ndarray) -> dict[str, np.ndarray]:
         time.sleep(0.02)

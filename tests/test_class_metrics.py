@@ -51,6 +51,7 @@ def labels_and_probabilities(draw):
     return np.array(y, np.int16), np.array(p, np.float32)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(data=labels_and_probabilities())
 def test_scores_equal_scikit_learn_on_the_known_cells(data):

@@ -489,6 +489,7 @@ def test_a_backbone_trained_from_scratch_serves_what_was_measured(folder: Path, 
         np.testing.assert_allclose(pd.read_csv(io.StringIO(served.stdout))[column], measured[column], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_resnet50_with_weights_from_a_file(folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "mine.weights.h5"
     network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))

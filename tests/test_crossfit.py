@@ -343,6 +343,7 @@ def test_an_attribute_of_one_class_has_no_p_value(backbone):
 # --- when each has learnt enough
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])
 def test_the_best_epoch_of_each_is_that_of_learning_alone(monitor):
     data = dataset(12, pictures=150, tag=True)

@@ -310,7 +310,7 @@ def test_precisions_do_not_share_features(folder, tmp_path, machine, caplog):
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert [len(messages) for messages in said] == [0, 1, 0, 0]
     found = re.fullmatch(
-        r"Features are computed in bfloat16; on 8 pictures probabilities differ from float32 by at most (0\.\d{4}) "
+        r"Features are computed in bfloat16; on 4 pictures probabilities differ from float32 by at most (0\.\d{4}) "
         r"\(median (0\.\d{4})\)\.",
         said[1][0],
     )

@@ -120,6 +120,7 @@ def test_keras_tabular() -> None:
     assert accuracy["complete rows"] == pytest.approx(np.mean(complete), abs=3)
 
 
+@pytest.mark.slow
 def test_keras_two_outputs() -> None:
     output = output_of("keras_two_outputs")
     assert_as_documented("keras_two_outputs", output, tolerance=1.5)
@@ -199,6 +200,7 @@ def test_a_backend_that_is_none() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_keras_custom_loop() -> None:
     output = output_of("keras_custom_loop")
     assert_as_documented("keras_custom_loop", output, tolerance=0.01)

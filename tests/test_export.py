@@ -423,6 +423,7 @@ def test_an_export_takes_the_place_of_an_older_one(format: str, folder: Path, tm
     np.testing.assert_allclose(found["attributes"], expected_of(bundle, pixels)["attributes"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["openvino", "saved_model"], indirect=True)
 @pytest.mark.parametrize("moves", [1, 2, 3])
 def test_an_export_that_cannot_take_its_place_leaves_the_older_one(

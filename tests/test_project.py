@@ -96,6 +96,7 @@ FLOORS = [
         "report_page.scores",
         "report_page.words",
         "server",
+        "server.about",
         "server.answers",
         "server.app",
         "server.batcher",

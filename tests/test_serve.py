@@ -200,6 +200,17 @@ def test_a_slow_body_is_cut_off_and_others_are_answered_meanwhile(models: dict[s
         assert server.ask("healthz")[0] == 200
 
 
+def test_a_head_without_end_is_cut_off(server: Running) -> None:
+    place, before = urlsplit(server.url), server.resident()
+    for start in (b"GET /model HTTP/1.1\r\nX-Long: ", b"GET /"):
+        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as endless:
+            endless.sendall(start)
+            with pytest.raises(OSError, match=r"reset|Broken pipe"):
+                endless.sendall(b"a" * 100_000_000)
+    assert server.resident() < before + 30
+    assert server.ask("predict", form(("a.png", picture(size=(2000, 1500)))))[0] == 200
+
+
 def test_it_stops_for_a_person(models: dict[str, Path], tmp_path: Path) -> None:
     with served(models["float32"], tmp_path / "log") as server:
         server.process.send_signal(signal.SIGINT)
@@ -232,9 +243,9 @@ def test_exports_are_served_without_tensorflow(models: dict[str, Path], root: Pa
         status, refusal = server.ask("predict?explain=attr1", form((NAMES[0], path.read_bytes())))
         assert (status, refusal["error"]) == (
             422,
-            "This server runs an export, which explains nothing; leave out explain.",
+            "This server explains nothing, as only a bundle in TensorFlow can; leave out explain.",
         )
-        assert "tensorflow" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert "/tensorflow/" not in Path(f"/proc/{server.process.pid}/maps").read_text()
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,11 +79,11 @@ def saved(page: Page, button: str, into: Path) -> Path:
 
 
 def assert_same_table(mine: str, wanted: str) -> None:
-    """CSV is the same but for the last digits of probabilities, which batches of other sizes may change."""
+    """CSV is the same but for the last of six digits of probabilities, which batches of other sizes may change."""
     assert mine.endswith("\n")
     for row, expected in zip(mine.split("\n"), wanted.split("\n"), strict=True):
         for cell, value in zip(row.split(","), expected.split(","), strict=True):
-            assert cell == value or float(cell) == pytest.approx(float(value), abs=1e-6)
+            assert cell == value or float(cell) == pytest.approx(float(value), abs=2e-6)
 
 
 def loaded(open_page: OpenPage, server: Running, width: int = 1280, **options: str) -> tuple[Page, list[str]]:
@@ -178,9 +178,9 @@ def test_the_keyboard_alone_is_enough(open_page: OpenPage, server: Running, fold
     assert page.evaluate("document.activeElement.textContent").startswith("stripes")
     slider = page.get_by_label("Threshold of stripes")
     slider.focus()
-    before = page.locator("output").nth(1).inner_text()
+    before = page.locator("#sliders .value").nth(1).inner_text()
     page.keyboard.press("ArrowRight")
-    assert float(page.locator("output").nth(1).inner_text()) > float(before)
+    assert float(page.locator("#sliders .value").nth(1).inner_text()) > float(before)
     page.get_by_role("button", name="Remove garment_000.jpg").focus()
     page.keyboard.press("Enter")
     assert page.locator("article").count() == 1

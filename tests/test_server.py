@@ -202,6 +202,7 @@ def test_the_document_describes_the_answers(client: TestClient) -> None:
     assert set(document["paths"]) == {"/predict", "/model", "/healthz", "/readyz", "/metrics"}
     asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert set(asked) == {"multipart/form-data", "application/json"}
+    assert "securitySchemes" not in document["components"]  # there is no key
     example = asked["application/json"]["example"]
     assert client.post("/predict", json=example).json()["pictures"][0]["error"] is None
 
@@ -275,6 +276,23 @@ def test_json_that_is_none(client: TestClient) -> None:
     assert sentence.startswith("The JSON cannot be used: the body: Invalid JSON")
 
 
+def test_names_are_utf8_whatever_the_client_says(client: TestClient) -> None:
+    for charset in ("undefined", "unicode_escape", "utf-7"):
+        headers = {"Content-Type": f"{FORM['Content-Type']}; charset={charset}"}
+        sentence = refused(client.post("/predict", content=form(("a.png", picture())), headers=headers), 422)
+        assert sentence == "The form names a charset; leave it out, names are in UTF-8."
+    odd = form(("a.png", picture())).replace(b"a.png", b"\xff\xed\xa0\x80.png")
+    assert client.post("/predict", content=odd, headers=FORM).status_code == 200
+
+
+def test_json_of_many_small_parts_is_refused_before_it_is_parsed(client: TestClient) -> None:
+    for part in (b'{"data":""},', b"[0],", b'{"x":{"x":{"x":[]}}},'):
+        started = time.perf_counter()
+        answer = client.post("/predict", content=b'{"files":[' + part * 2_000_000 + b"0]}", headers=JSON)
+        assert refused(answer, 413) == "The request has more than 32 files; send them in several requests."
+        assert time.perf_counter() - started < 3
+
+
 def test_paths_and_methods_that_are_not_there(client: TestClient) -> None:
     assert refused(client.get("/nowhere"), 404) == "There is nothing at this path; see /docs."
     assert refused(client.get("/predict"), 405) == "This path takes another method; see /docs."
@@ -284,7 +302,7 @@ def test_paths_and_methods_that_are_not_there(client: TestClient) -> None:
 
 def test_explanations_that_cannot_be_had() -> None:
     for explains, sentence in (
-        (False, "This server runs an export, which explains nothing; leave out explain."),
+        (False, "This server explains nothing, as only a bundle in TensorFlow can; leave out explain."),
         (True, "There is nothing called 'blue' to explain; the model knows red, green, tone."),
     ):
         with TestClient(application(explains=explains)) as client:
@@ -327,6 +345,7 @@ def test_a_key_guards_questions_but_not_the_page_or_health() -> None:
         for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
             assert client.post("/predict", content=body, headers={**FORM, **headers}).status_code == 200
             assert client.get("/metrics", headers=headers).status_code == 200
+        assert client.get("/openapi.json").json()["components"]["securitySchemes"]
         for path in ("/", "/healthz", "/readyz", "/docs"):
             assert client.get(path).status_code == 200
 
@@ -390,7 +409,7 @@ def test_a_body_that_takes_too_long_and_bodies_that_are_too_much_together() -> N
 
     (late,) = asyncio.run(ask(Limits(seconds=0.2), 1))
     assert refused(late, 408) == "The request took longer than 0.2 seconds to arrive; send less."
-    answers = asyncio.run(ask(Limits(held_bytes=2 * len(body) + 100), 5))
+    answers = asyncio.run(ask(Limits(held_bytes=2 * len(body) + 100, body_bytes=2 * len(body)), 5))
     statuses = sorted(answer.status_code for answer in answers)
     assert statuses == [200, 200, 503, 503, 503]
 
@@ -417,7 +436,7 @@ def test_a_model_that_never_gets_warm_is_not_ready() -> None:
 
     with TestClient(application(Never())) as client:
         time.sleep(0.2)
-        assert refused(client.get("/readyz"), 503) == "The model is still warming up; ask again in a second."
+        assert refused(client.get("/readyz"), 503) == "The model fails; the server's log says how."
         assert client.get("/healthz").status_code == 200
 
 

@@ -5,7 +5,6 @@ What a request goes through: `watch.py` → `app.py` → `uploads.py` (its body)
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -14,17 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from .. import __version__, description, sidecar
 from ..errors import DataError, UsageError
 from ..inference import Model
 from ..runtimes import Exported
 from .limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httptools")
-_DRAINING = 30  # seconds that accepted requests have after SIGTERM
-_log = logging.getLogger("multilabel")
+_HEAD_BYTES = 65_536
 
 
 def check_installed() -> None:
@@ -83,50 +79,6 @@ def read_key(path: Path) -> str:
     return key
 
 
-def about(path: Path, model: Model, limits: Limits, explains: bool) -> dict[str, Any]:
-    """What `/model` tells.
-
-    Args:
-        path: the bundle, or the export of one.
-        model: what it was loaded as.
-        limits: what a request may bring.
-        explains: whether explanations are given.
-    """
-    scores = None
-    if sidecar.format_of(path) is None:
-        folder, said = description.read(path)
-        digest = said["weights_sha256"]
-        try:
-            scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["parts"]
-        except (OSError, ValueError, KeyError):
-            _log.warning(f"{folder / 'metrics.json'} cannot be read, so the server tells no scores.")
-    else:
-        digest = sidecar.read(path)["file_sha256"]
-    chance = set(model.not_better_than_chance)
-    return {
-        "run_name": model.run_name,
-        "version": __version__,
-        "sha256": digest,
-        "image_size": list(model.image_size),
-        "explains": explains,
-        "attributes": [
-            {"name": name, "threshold": threshold.value, "not_better_than_chance": name in chance}
-            for name, threshold in zip(model.attributes, model.thresholds, strict=True)
-        ],
-        "tags": [
-            {"name": tag.name, "classes": list(tag.classes), "not_better_than_chance": tag.name in chance}
-            for tag in model.tags
-        ],
-        "scores": scores,
-        "limits": {
-            "files": limits.files,
-            "megabytes_per_file": limits.file_bytes / 1e6,
-            "megapixels": limits.pixels / 1e6,
-            "seconds": limits.seconds,
-        },
-    }
-
-
 def serve(
     path: Path,
     model: Model,
@@ -136,8 +88,8 @@ def serve(
     min_confidence: float = 0.0,
     key: str | None = None,
     origins: Sequence[str] = (),
-) -> None:
-    """Answers until SIGTERM or Ctrl-C, and then what was accepted before.
+) -> bool:
+    """Answers until SIGTERM or Ctrl-C, and then what was accepted before; a second one ends it at once.
 
     Args:
         path: the bundle, or the export of one.
@@ -147,12 +99,36 @@ def serve(
         min_confidence: a tag whose best class is less probable is undecided.
         key: that has to come with every question; `None`: none.
         origins: of other sites whose pages may ask.
+
+    Returns:
+        Whether all that was accepted was answered.
     """
     import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+    from .about import about
     from .app import create_app
     from .service import Service
     from .watch import Numbers
+
+    class Protocol(HttpToolsProtocol):
+        """Keeps no more of a request's head than it needs: by itself it would keep all that comes."""
+
+        head = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.head += len(data)
+            super().data_received(data)
+            if self.head > _HEAD_BYTES:
+                self.transport.close()
+
+        def on_headers_complete(self) -> None:
+            self.head = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self.head = 0
+            super().on_body(body)
 
     class Server(uvicorn.Server):
         """Ends well when it is told to: uvicorn's own would then kill itself with the signal."""
@@ -169,12 +145,14 @@ def serve(
     app = create_app(service, numbers, told, key=key, origins=origins)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_DRAINING,
+        timeout_graceful_shutdown=int(2 * limits.seconds) + 5,  # as long as a request may take
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    Server(config).run(sockets=[listening])
+    server = Server(config)
+    server.run(sockets=[listening])
+    return not server.force_exit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Attribute(BaseModel):
@@ -18,7 +18,6 @@ class Attribute(BaseModel):
 class Class(BaseModel):
     """A class of a tag."""
 
-    model_config = {"populate_by_name": True}
     name: str = Field(alias="class")
     probability: float = Field(ge=0, le=1)
 
@@ -26,7 +25,6 @@ class Class(BaseModel):
 class Tag(BaseModel):
     """What the model says of one tag."""
 
-    model_config = {"populate_by_name": True}
     name: str | None = Field(alias="class", description="The likeliest class; null if it is undecided.")
     probability: float = Field(ge=0, le=1, description="Of the likeliest class.")
     top: list[Class] = Field(description="The three likeliest classes, the likeliest first.")
@@ -54,12 +52,41 @@ class Picture(BaseModel):
 class Predictions(BaseModel):
     """One entry for each picture, in their order."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "pictures": [
+                    {
+                        "image": "photo.jpg",
+                        "error": None,
+                        "present": ["stripes"],
+                        "attributes": {"stripes": {"probability": 0.93, "threshold": 0.23, "present": True}},
+                        "tags": {
+                            "gender": {
+                                "class": "Men",
+                                "probability": 0.99,
+                                "top": [{"class": "Men", "probability": 0.99}, {"class": "Women", "probability": 0.01}],
+                            }
+                        },
+                    }
+                ]
+            }
+        }
+    )
     pictures: list[Picture]
 
 
 class Error(BaseModel):
     """Why a request is refused."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "error": "The request has more than 32 files; send them in several requests.",
+                "request_id": "8f4f79b3f745439c8828d04211eeb61c",
+            }
+        }
+    )
     error: str = Field(description="A sentence that says what to do.")
     request_id: str
     pictures: list[Picture] | None = Field(None, description="Where no picture could be predicted: why.")
@@ -90,15 +117,15 @@ class KnownTag(BaseModel):
 class Model(BaseModel):
     """The model that is served."""
 
-    model_config = {"protected_namespaces": ()}
     run_name: str
     version: str = Field(description="Of multilabel.")
     sha256: str | None = Field(description="Of its weights, or of the exported file.")
     image_size: list[int] = Field(description="Height and width, in pixels, that pictures are stretched to.")
-    explains: bool = Field(description="Whether `explain` is answered.")
+    explains: bool = Field(description="Whether `explain` is answered: of a bundle in TensorFlow.")
     attributes: list[KnownAttribute]
     tags: list[KnownTag]
     scores: list[dict[str, Any]] | None = Field(
-        description="What `fit` measured: each score with its 95% interval, chance level and number of known labels."
+        description="What `fit` measured: each score with its 95% interval, chance level and number of known labels; "
+        "null for an export."
     )
     limits: dict[str, float] = Field(description="What a request may bring.")

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -44,7 +45,9 @@ _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av
 Explain = Annotated[
     str | None, Query(description="An attribute or tag: where its evidence lies comes along, to lay over each picture.")
 ]
+# The page asks for it: a browser remarks on every 422 in its console.
 Tolerant = Annotated[bool, Query(description="Answer 200, not 422, even if no picture can be read.")]
+_KEY_SCHEME = APIKeyHeader(name=_KEY_HEADER, auto_error=False)
 _REFUSALS = {
     400: "The request is broken.",
     401: "The key is missing or wrong.",
@@ -146,8 +149,8 @@ def _add_state(app: FastAPI, service: Service, numbers: Numbers) -> None:
     )
     async def readyz() -> dict[str, str]:
         """Whether the model is warm: pictures of nothing have gone through it in every size of batch."""
-        if not service.ready:
-            raise Refusal(503, "The model is still warming up; ask again in a second.")
+        if service.unready:
+            raise Refusal(503, service.unready)
         return {"status": "ready"}
 
 
@@ -160,7 +163,7 @@ def _add_questions(app: FastAPI, service: Service, numbers: Numbers, about: Mapp
         if key is not None and not hmac.compare_digest(given.encode("utf-8"), key.encode("utf-8")):
             raise Refusal(401, f"The key is missing or wrong; send it in the header {_KEY_HEADER}.")
 
-    guarded = [Depends(with_key)]
+    guarded = [Depends(with_key)] + ([] if key is None else [Security(_KEY_SCHEME)])  # which the document tells
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": answers.Error, "description": text} for status, text in _REFUSALS.items()
     }
@@ -242,6 +245,8 @@ def _add_refusals(app: FastAPI) -> None:
         if refusal.pictures is not None:
             said["pictures"] = refusal.pictures
         more = {"Retry-After": "1"} if refusal.status == 503 else {}
+        if refusal.status in (408, 413):  # the rest of the body is not waited for
+            more["Connection"] = "close"
         return JSONResponse(said, refusal.status, {**(headers or {}), **more})
 
     @app.exception_handler(Refusal)

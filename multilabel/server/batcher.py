@@ -99,22 +99,22 @@ class Batcher:
         return answer
 
     def _run(self) -> None:
-        while batch := self._next():
-            batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
-            if not batch:
+        while (batch := self._next()) is not None:
+            if not batch:  # who waited has gone
                 continue
             self._on_batch(len(batch))
             try:
                 computed = self._compute(np.stack([waiting.pixels for waiting in batch]))
+                rows = [{name: values[row] for name, values in computed.items()} for row in range(len(batch))]
             except Exception as error:  # who asked is told; the next batch may go well
                 for waiting in batch:
                     waiting.answer.set_exception(error)
                 continue
-            for row, waiting in enumerate(batch):
-                waiting.answer.set_result({name: values[row] for name, values in computed.items()})
+            for waiting, row in zip(batch, rows, strict=True):
+                waiting.answer.set_result(row)
 
-    def _next(self) -> list[_Waiting]:
-        """The next batch; none once it is closed and nobody waits."""
+    def _next(self) -> list[_Waiting] | None:
+        """The next batch; `None` once it is closed and nobody waits."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
@@ -123,5 +123,10 @@ class Batcher:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            size = next((size for size in SIZES if size <= len(self._queue)), 0)
-            return [self._queue.popleft() for _ in range(size)]
+            if not self._queue:
+                return None
+            wanted = [waiting for waiting in self._queue if not waiting.answer.cancelled()]
+            size = next((size for size in SIZES if size <= len(wanted)), 0)
+            self._queue = deque(wanted[size:])
+            # Who goes away from now on is answered all the same.
+            return [waiting for waiting in wanted[:size] if waiting.answer.set_running_or_notify_cancel()]

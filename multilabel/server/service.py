@@ -1,10 +1,11 @@
-"""What the server does with pictures: decode on all processors, compute on one thread, explain on another."""
+"""What the server does with pictures: decode on a few threads, compute on one, explain on another."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,8 @@ from .batcher import SIZES, Batcher, Full, Probabilities
 from .limits import MEGABYTE, Limits, Refusal, busy
 from .uploads import Upload
 
-_DECODED = 8  # at a time; the largest pictures take half a gigabyte each meanwhile
+_log = logging.getLogger("multilabel")
+_DECODED = 4  # at a time; the largest PNG with transparency takes a gigabyte meanwhile
 _EXPLAINED = 8  # requests that may wait for explanations, which take longer than everything else
 
 
@@ -54,14 +56,18 @@ class Service:
 
     def start(self) -> None:
         """Starts to compute, first pictures of nothing in each size of batch, so that nobody waits for first times."""
-        self.batcher.start()
         blank = np.zeros((*self.model.image_size, 3), np.uint8)
         self._warming = [self.batcher.submit(blank) for size in SIZES for _ in range(size)]
+        self._warming[0].add_done_callback(_tell_failure)
+        self.batcher.start()
 
     @property
-    def ready(self) -> bool:
-        """Whether these went through the model, and well."""
-        return bool(self._warming) and all(answer.done() and not answer.exception() for answer in self._warming)
+    def unready(self) -> str:
+        """Why it is not ready; empty if these went through the model, and well."""
+        if any(answer.done() and answer.exception() for answer in self._warming):
+            return "The model fails; the server's log says how."
+        done = self._warming and all(answer.done() for answer in self._warming)
+        return "" if done else "The model is still warming up; ask again in a second."
 
     def close(self) -> None:
         """Ends once everything that was accepted is computed."""
@@ -115,7 +121,7 @@ class Service:
             return
         known = [*self.model.attributes, *(tag.name for tag in self.model.tags)]
         if not self.explains:
-            raise Refusal(422, "This server runs an export, which explains nothing; leave out explain.")
+            raise Refusal(422, "This server explains nothing, as only a bundle in TensorFlow can; leave out explain.")
         if name not in known:
             raise Refusal(422, f"There is nothing called {name!r} to explain; the model knows {', '.join(known)}.")
         if self._explained >= _EXPLAINED:
@@ -129,6 +135,11 @@ class Service:
     async def _explain(self, pixels: np.ndarray, name: str) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._explainer, explained, self.model, pixels, name)
+
+
+def _tell_failure(answer: Future[Probabilities]) -> None:
+    if error := answer.exception():
+        _log.error(f"The model fails: {error or type(error).__name__}")
 
 
 def explained(model: Any, pixels: np.ndarray, name: str) -> dict[str, Any]:

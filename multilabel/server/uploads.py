@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +19,7 @@ from .limits import MEGABYTE, Limits, Refusal, busy
 
 FORM, JSON = "multipart/form-data", "application/json"
 FIELD = "files"
+_PARTS = 100  # braces, brackets and commas that a picture in JSON may have; base64 has none
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Body:
         self._check(int(said) if said.isdecimal() else 0)
         async for chunk in self._request.stream():
             self._check(self._held + len(chunk))
-            if self._holdings.bytes + len(chunk) > self.limits.held_bytes:
+            if self._holdings.bytes + len(chunk) > max(self.limits.held_bytes, self.limits.body_bytes):
                 raise busy()
             self._held += len(chunk)
             self._holdings.bytes += len(chunk)
@@ -133,6 +135,8 @@ class _InMemory(MultiPartParser):
 
 
 async def _read_form(body: Body) -> list[Upload]:
+    if b"charset" in parse_options_header(body.headers["content-type"])[1]:  # Starlette would decode names with it
+        raise Refusal(422, "The form names a charset; leave it out, names are in UTF-8.")
     parser = _InMemory(body.headers, body.chunks(), max_files=body.limits.files, max_fields=0)
     try:
         form = await parser.parse()
@@ -148,23 +152,27 @@ async def _read_form(body: Body) -> list[Upload]:
     for field, file in form.multi_items():
         if field != FIELD or not isinstance(file, UploadFile):
             raise Refusal(422, f"The form has a field {field!r}; send files alone, in the field {FIELD}.")
-        uploads.append(Upload(file.filename or "", await file.read()))
+        uploads.append(Upload(_sendable(file.filename or ""), await file.read()))
         await file.close()
     return uploads
 
 
 async def _read_json(body: Body) -> list[Upload]:
     data = b"".join([chunk async for chunk in body.chunks()])
-    return await asyncio.to_thread(_from_json, data)  # of a large one it takes long, and others wait
+    if sum(map(data.count, (b"{", b"[", b","))) > _PARTS * body.limits.files:  # parsed, small ones take gigabytes
+        raise _too_many(body.limits)
+    return await asyncio.to_thread(_from_json, data, body.limits)  # of a large one it takes long, and others wait
 
 
-def _from_json(data: bytes) -> list[Upload]:
+def _from_json(data: bytes, limits: Limits) -> list[Upload]:
     try:
         asked = JsonPictures.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise Refusal(422, f"The JSON cannot be used: {where}: {first['msg']}.") from None
+    if len(asked.files) > limits.files:
+        raise _too_many(limits)
     return [Upload(picture.name, _decoded(picture.data, number)) for number, picture in enumerate(asked.files)]
 
 
@@ -173,6 +181,11 @@ def _decoded(text: str, number: int) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Refusal(422, f"The JSON cannot be used: files.{number}.data: is not base64.") from None
+
+
+def _sendable(name: str) -> str:
+    """The name without what no JSON can hold."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _too_many(limits: Limits) -> Refusal:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -98,6 +99,7 @@ class Watch:
             await self._app(scope, receive, send_marked)
         except Exception as error:  # ours; who asked learns no more of it than that
             said["error"] = f"{type(error).__name__}: {error}"
+            said["traceback"] = traceback.format_exception(error)
             if not started_to_answer:
                 sentence = "The server failed; its log says more under this request_id."
                 failed = JSONResponse({"error": sentence, "request_id": request_id}, 500)

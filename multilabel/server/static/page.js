@@ -29,10 +29,13 @@ async function ask(path, options = {}) {
 async function loadModel() {
   const { status, said } = await ask("model");
   if (status !== 200) {
-    by("about").textContent = said.error;
+    by("about").textContent = "";
+    say(said.error);
+    by("key").focus();
     return;
   }
   by("key-form").hidden = true;
+  say("");
   state.model = said;
   resetThresholds();
   document.title = `${said.run_name}: multilabel`;
@@ -112,10 +115,16 @@ async function explain(card, name) {
 
 // --- Pictures
 
-async function add(files) {
-  if (!state.model || files.length === 0) return;
+async function add(files, pasted = false) {
+  if (files.length === 0) return;
+  if (!state.model) {
+    say(by("key-form").hidden ? "The model is not there yet; try again." : "First enter the key.");
+    return;
+  }
   const cards = [...files].map((file) => ({
-    number: ++state.next, file, name: file.name || `pasted-${state.next}.png`, said: null, labels: new Map(), maps: new Map(),
+    // A browser calls every pasted picture the same.
+    number: ++state.next, file, pasted, name: pasted ? `pasted-${state.next}.png` : file.name,
+    said: null, labels: new Map(), maps: new Map(),
   }));
   state.cards.push(...cards);
   by("tools").hidden = false;
@@ -124,14 +133,14 @@ async function add(files) {
   let done = 0;
   async function work() {
     for (let card = waiting.shift(); card; card = waiting.shift()) {
-      await predict(card);
+      if (state.cards.includes(card)) await predict(card);
       done += 1;
       if (state.cards.includes(card)) drawCard(card);
       say(`Predicted ${done} of ${cards.length} ...`);
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  const broken = cards.filter((card) => card.said.error !== null).length;
+  const broken = cards.filter((card) => card.said !== null && card.said.error !== null).length;
   say(`${cards.length} ${cards.length === 1 ? "picture" : "pictures"} done${broken ? `; ${broken} could not be read` : ""}.`);
   sumUp();
 }
@@ -162,8 +171,11 @@ function drawCard(card) {
     card.element.append(card.view, rows);
     for (const known of state.model.attributes) update(card, known.name);
   }
-  if (old) old.replaceWith(card.element);
-  else by("pictures").append(card.element);
+  if (old) {
+    const focused = old.contains(document.activeElement);
+    old.replaceWith(card.element);
+    if (focused) remove.focus();
+  } else by("pictures").append(card.element);
 }
 
 function drawView(card) {
@@ -249,8 +261,14 @@ function removeCard(card) {
 
 async function show(card, name) {
   card.shown = name;
+  await new Promise((resolve) => setTimeout(resolve, 150)); // who only passes over it wants nothing
+  if (card.shown !== name) return;
   const overlay = await explain(card, name);
-  if (card.shown !== name || overlay === null) return;
+  if (card.shown !== name) return;
+  if (overlay === null) {
+    say("The evidence cannot be shown now; try again.");
+    return;
+  }
   card.view.querySelectorAll(".map").forEach((map) => map.remove());
   const alt = `Where in ${card.name} the evidence for ${name} lies: red speaks for it, blue against it`;
   card.view.append(element("img", { className: "map", src: overlay, alt }));
@@ -272,16 +290,16 @@ function resetThresholds() {
 function drawSliders() {
   const sliders = state.model.attributes.map(({ name }) => {
     const slider = element("input", { type: "range", min: 0, max: 1, step: "any", value: state.thresholds.get(name) });
-    const value = element("output", { textContent: state.thresholds.get(name).toFixed(3) });
+    const value = element("span", { className: "value", textContent: state.thresholds.get(name).toFixed(3) });
     slider.addEventListener("input", () => {
       state.thresholds.set(name, Math.round(1000 * slider.value) / 1000);
       value.textContent = state.thresholds.get(name).toFixed(3);
       readable().forEach((card) => update(card, name));
       sumUp();
     });
-    return element("li", {}, element("label", {}, element("span", { textContent: name }), value), slider);
+    slider.setAttribute("aria-label", `Threshold of ${name}`);
+    return element("li", {}, element("p", { className: "slider" }, element("span", { textContent: name }), value), slider);
   });
-  sliders.forEach((item, index) => item.querySelector("input").setAttribute("aria-label", `Threshold of ${state.model.attributes[index].name}`));
   by("sliders").replaceChildren(...sliders);
   sumUp();
 }
@@ -312,6 +330,12 @@ function save(name, text, type) {
   const link = element("a", { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+function savePredictions(name, text, type) {
+  save(name, text, type);
+  const left = state.cards.length - answered().length;
+  if (left) say(`Saved without ${left} that ${left === 1 ? "is" : "are"} not predicted yet.`);
 }
 
 // A cell, a probability and a table as `multilabel infer --format csv` writes them.
@@ -354,8 +378,9 @@ function predictionsCsv() {
 
 function predictionsJson() {
   const records = answered().map((card) => {
-    const { image, error, tags } = card.said;
-    if (error !== null) return card.said;
+    const { error, tags } = card.said;
+    const image = card.name; // the server may have been told it with other signs
+    if (error !== null) return { ...card.said, image };
     const attributes = Object.fromEntries(
       state.model.attributes.map(({ name }) => [
         name,
@@ -413,11 +438,13 @@ function labelled() {
   const cards = readable();
   const names = cards.map((card) => card.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
-  const odd = names.find((name) => /[\r\n]/.test(name));
+  const odd = names.find((name) => /^[\s#]|\s$|[\r\n]/.test(name)); // would be read as a comment, or as another name
+  const pasted = cards.filter((card) => card.pasted).map((card) => card.name);
   let reason = null;
   if (cards.length === 0) reason = "There are no pictures to label.";
   else if (twice !== undefined) reason = `Two pictures are called ${twice}; remove one, or rename its file.`;
-  else if (odd !== undefined) reason = `A name has several lines; rename the file ${odd}.`;
+  else if (odd !== undefined) reason = `A labels file cannot hold the name ${JSON.stringify(odd)}; rename the file.`;
+  else if (pasted.length) reason = `Pasted pictures are no files yet; remove ${pasted.join(", ")}, or save and add them.`;
   if (reason !== null) by("fit").textContent = reason;
   return reason === null ? cards : null;
 }
@@ -469,7 +496,7 @@ document.addEventListener("drop", (event) => {
   by("drop").classList.remove("over");
   add(event.dataTransfer.files);
 });
-document.addEventListener("paste", (event) => add(event.clipboardData.files));
+document.addEventListener("paste", (event) => add(event.clipboardData.files, true));
 
 by("copy").addEventListener("click", async () => {
   by("line").select();
@@ -485,8 +512,8 @@ by("reset").addEventListener("click", () => {
   drawSliders();
   redraw();
 });
-by("csv").addEventListener("click", () => save("predictions.csv", predictionsCsv(), "text/csv"));
-by("json").addEventListener("click", () => save("predictions.json", predictionsJson(), "application/json"));
+by("csv").addEventListener("click", () => savePredictions("predictions.csv", predictionsCsv(), "text/csv"));
+by("json").addEventListener("click", () => savePredictions("predictions.json", predictionsJson(), "application/json"));
 by("correct").addEventListener("click", () => {
   state.correcting = !state.correcting;
   by("correct").setAttribute("aria-pressed", String(state.correcting));
@@ -499,9 +526,11 @@ by("labels-csv").addEventListener("click", () => saveLabels("labels.csv", labels
 by("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   state.key = by("key").value;
-  loadModel();
+  begin();
 });
 
-loadModel().catch(() => {
-  by("about").textContent = "The server cannot be reached.";
-});
+function begin() {
+  loadModel().catch(() => say("The server cannot be reached."));
+}
+
+begin();
