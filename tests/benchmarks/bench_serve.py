@@ -156,9 +156,10 @@ def main() -> None:
     p50, p99 = np.percentile(load.latencies, [50, 99]) * 1000
     print(f"\n{options.backbone}, {options.runtime}, {options.connections} connections, {seconds:.0f} s; {machine()}\n")
     print("| | pictures/s | ratio |\n| --- | ---: | ---: |")
-    print(f"| the model alone, batches of {BATCH} | {base:.1f} ({min(alone):.1f} to {max(alone):.1f}) | 1.00 |")
-    print(f"| over HTTP, predicted | {predicted:.1f} | {predicted / base:.2f} |")
-    print(f"\nRequests: {rate:.1f}/s; p50 {p50:.0f} ms, p99 {p99:.0f} ms; memory {before:.0f} to {after:.0f} MiB.")
+    print(f"| the model alone, batches of {BATCH} | {base:.1f} ({min(alone):.1f} to {max(alone):.1f}) | 1 |")
+    print(f"| over HTTP, predicted | {predicted:.1f} | {predicted / base:.3f} |")
+    print(f"| over HTTP, answered, broken ones too | {rate:.1f} | {rate / base:.3f} |")
+    print(f"\nOf requests p50 {p50:.0f} ms, p99 {p99:.0f} ms; memory {before:.0f} to {after:.0f} MiB.")
     statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(load.statuses.items(), key=str))
     print(f"Answers: {statuses}; not as they should be: {load.wrong}.")
 
