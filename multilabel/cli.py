@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -540,6 +541,9 @@ def serve(
         from .server.limits import MEGABYTE, Limits
 
         key = None if api_key_file is None else server.read_key(api_key_file)
+        for origin in origins:
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
+                raise UsageError(f"--cors-origin {origin}: expected a scheme and a host, such as https://example.org.")
         limits = Limits(
             file_bytes=max_file_mb * MEGABYTE,
             files=max_files,

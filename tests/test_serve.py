@@ -264,6 +264,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     [
         (["--model", "none"], 1, "none is not a bundle (it does not exist); make one with `multilabel fit`."),
         (["--api-key-file", "none"], 1, "--api-key-file none cannot be read (No such file or directory); give"),
+        (["--cors-origin", "foo"], 2, "--cors-origin foo: expected a scheme and a host, such as https://example.org."),
         (["--runtime", "litert"], 2, "Invalid value for '--runtime'"),
     ],
 )  # fmt: skip

@@ -88,6 +88,9 @@ def test_json_is_answered_as_a_form(client: TestClient) -> None:
     files = [("a.png", picture()), ("", picture((1, 2, 3)))]
     in_form = client.post("/predict", content=form(*files), headers=FORM).json()
     assert client.post("/predict", content=in_json(*files), headers=JSON).json() == in_form
+    lines = json.loads(in_json(*files))
+    lines["files"][0]["data"] = "\n".join(lines["files"][0]["data"][start : start + 20] for start in range(0, 2000, 20))
+    assert client.post("/predict", json=lines).json() == in_form
 
 
 def test_a_broken_picture_does_not_fail_its_neighbours(client: TestClient) -> None:
@@ -254,7 +257,12 @@ def test_the_document_describes_the_answers(client: TestClient) -> None:
             "The JSON cannot be used: files: List should have at least 1 item after validation, not 0.",
         ),
         (b"{}", JSON, 422, "The JSON cannot be used: files: Field required."),
-        (b'{"files": [{"data": "?"}]}', JSON, 422, "The JSON cannot be used: files.0.data: is not base64."),
+        (
+            b'{"files": [{"data": "?"}]}',
+            JSON,
+            422,
+            "The JSON cannot be used: files.0.data: is not base64; send that alone, without `data:`.",
+        ),
         (
             b'{"files": [{"data": "", "more": 1}]}',
             JSON,
@@ -342,7 +350,7 @@ def test_a_key_guards_questions_but_not_the_page_or_health() -> None:
             assert refused(client.post("/predict", content=body, headers={**FORM, **headers}), 401) == sentence
             assert refused(client.get("/model", headers=headers), 401) == sentence
             assert refused(client.get("/metrics", headers=headers), 401) == sentence
-        for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
+        for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}, {"Authorization": f"bearer {KEY}"}):
             assert client.post("/predict", content=body, headers={**FORM, **headers}).status_code == 200
             assert client.get("/metrics", headers=headers).status_code == 200
         assert client.get("/openapi.json").json()["components"]["securitySchemes"]
@@ -523,7 +531,7 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(UsageError) as caught:
             listen("127.0.0.1", port)
     assert str(caught.value) == (
-        f"--host 127.0.0.1 --port {port} cannot be listened on (Address already in use); choose another --port."
+        f"--host 127.0.0.1 --port {port} cannot be listened on (Address already in use); choose others."
     )
 
 

@@ -47,9 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         known = not isinstance(error, socket.gaierror) and error.errno  # else the text says it best
         reason = os.strerror(known) if known else error.strerror
-        raise UsageError(
-            f"--host {host} --port {port} cannot be listened on ({reason}); choose another --port."
-        ) from error
+        raise UsageError(f"--host {host} --port {port} cannot be listened on ({reason}); choose others.") from error
 
 
 def url_of(listening: socket.socket) -> str:

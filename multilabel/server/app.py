@@ -90,7 +90,6 @@ def create_app(
         lifespan=running,
         docs_url=None,  # FastAPI's own page loads what it shows from another host
         redoc_url=None,
-        responses={422: {"model": answers.Error, "description": _REFUSALS[422]}},
     )
     _add_pages(app)
     _add_state(app, service, numbers)
@@ -101,10 +100,10 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=[_KEY_HEADER, "Content-Type", "X-Request-ID"],
+            allow_headers=[_KEY_HEADER, "Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    paths = frozenset({"/", "/page.css", "/page.js", "/docs", *app.openapi()["paths"]})
+    paths = frozenset({"/", "/page.css", "/page.js", "/docs", "/openapi.json", *app.openapi()["paths"]})
     app.add_middleware(Watch, numbers=numbers, paths=paths)
     return app
 
@@ -159,7 +158,8 @@ def _add_questions(app: FastAPI, service: Service, numbers: Numbers, about: Mapp
     holdings = Holdings()
 
     async def with_key(request: Request) -> None:
-        given = request.headers.get(_KEY_HEADER) or request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = request.headers.get(_KEY_HEADER) or (bearer if scheme.lower() == "bearer" else "")
         if key is not None and not hmac.compare_digest(given.encode("utf-8"), key.encode("utf-8")):
             raise Refusal(401, f"The key is missing or wrong; send it in the header {_KEY_HEADER}.")
 

@@ -178,9 +178,12 @@ def _from_json(data: bytes, limits: Limits) -> list[Upload]:
 
 def _decoded(text: str, number: int) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # many programs write it in lines
     except (binascii.Error, ValueError):
-        raise Refusal(422, f"The JSON cannot be used: files.{number}.data: is not base64.") from None
+        raise Refusal(
+            422,
+            f"The JSON cannot be used: files.{number}.data: is not base64; send that alone, without `data:`.",
+        ) from None
 
 
 def _sendable(name: str) -> str:

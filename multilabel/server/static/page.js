@@ -36,6 +36,7 @@ async function loadModel() {
   }
   by("key-form").hidden = true;
   say("");
+  if (state.model !== null) return; // the key was asked for anew amid work
   state.model = said;
   resetThresholds();
   document.title = `${said.run_name}: multilabel`;
@@ -86,11 +87,18 @@ async function predict(card) {
       return;
     }
     if (answer.status !== 503 || left === 0) {
-      card.said = answer.said.pictures?.[0] ?? failed(card.name, answer.said.error);
+      const said = answer.said.pictures?.[0] ?? failed(card.name, answer.said.error);
+      card.said = fits(said) ? said : failed(card.name, "the server has another model now; load this page anew");
       return;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000)); // as Retry-After says
   }
+}
+
+// Whether an answer is of the model that this page knows.
+function fits({ error, attributes, tags }) {
+  const { attributes: known, tags: sorts } = state.model;
+  return error !== null || (known.every(({ name }) => name in attributes) && sorts.every(({ name }) => name in tags));
 }
 
 function failed(name, error) {
@@ -123,7 +131,8 @@ async function add(files, pasted = false) {
   }
   const cards = [...files].map((file) => ({
     // A browser calls every pasted picture the same.
-    number: ++state.next, file, pasted, name: pasted ? `pasted-${state.next}.png` : file.name,
+    number: ++state.next, file, pasted: pasted && file.name === "image.png",
+    name: pasted && file.name === "image.png" ? `pasted-${state.next}.png` : file.name,
     said: null, labels: new Map(), maps: new Map(),
   }));
   state.cards.push(...cards);
