@@ -102,6 +102,7 @@ FLOORS = [
         "server.batcher",
         "server.limits",
         "server.manual",
+        "server.process",
         "server.service",
         "server.uploads",
         "server.watch",

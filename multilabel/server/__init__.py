@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from ..runtimes import Exported
 from .limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httptools")
-_HEAD_BYTES = 65_536
 
 
 def check_installed() -> None:
@@ -102,40 +99,12 @@ def serve(
         Whether all that was accepted was answered.
     """
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from .about import about
     from .app import create_app
+    from .process import Protocol, Server
     from .service import Service
     from .watch import Numbers
-
-    class Protocol(HttpToolsProtocol):
-        """Keeps no more of a request's head than it needs: by itself it would keep all that comes."""
-
-        head = 0
-
-        def data_received(self, data: bytes) -> None:
-            self.head += len(data)
-            super().data_received(data)
-            if self.head > _HEAD_BYTES:
-                self.transport.close()
-
-        def on_headers_complete(self) -> None:
-            self.head = 0
-            super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            self.head = 0
-            super().on_body(body)
-
-    class Server(uvicorn.Server):
-        """Ends well when it is told to: uvicorn's own would then kill itself with the signal."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self.handle_exit)
-            yield
 
     numbers = Numbers(lambda: service.batcher.taken)
     service = Service(model, limits, min_confidence, not isinstance(model, Exported), numbers.batches.observe)
