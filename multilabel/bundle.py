@@ -254,6 +254,31 @@ def load_backbone(folder: str | os.PathLike[str], image_size: tuple[int, int] | 
     return replace(backbone, weights=f"bundle {Path(folder).resolve().name}")
 
 
+def save_backbone(backbone: Backbone, file: Path) -> None:
+    """Writes the weights of a backbone, for `backbone_from`.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    _reserve(file, backbone.model)
+    backbone.model.save_weights(file)
+
+
+def backbone_from(recorded: dict[str, Any], file: Path) -> Backbone:
+    """The backbone of which `Backbone.get_config` and `save_backbone` have kept these, frozen.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    with refusing_damage(file, "embed"):
+        height, width = recorded["image_size"]
+        backbone = _build(recorded, (height, width))
+        check_arrays(backbone.model, "the backbone", file)
+        backbone.model.load_weights(file)
+    freeze(backbone)
+    return backbone
+
+
 def _build(recorded: dict[str, Any], image_size: tuple[int, int]) -> Backbone:
     """A backbone from what `Backbone.get_config` returned, with random weights."""
     cnn = CnnShape(**recorded["cnn"]) if recorded["cnn"] else None

@@ -20,6 +20,7 @@ from .config import (
     BATCH_NORMS,
     CLASS_WEIGHTS,
     DEFAULT_BACKBONE,
+    ENGINES,
     EXPORT_FORMATS,
     FORMATS,
     LARGEST_BETA,
@@ -124,6 +125,28 @@ _precision_option = click.option(
     type=click.Choice(["float32", "bfloat16"]),
     help="What it computes in.  [default: what the bundle was measured in; float32 for an export]",
 )
+_cluster = _together(
+    click.option("--column", help="Column of tables that holds the paths.  [default: path, else image]"),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        help="What runs it: this process, or a Ray cluster.  [default: local]",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="Running Ray cluster; auto: that of this machine.  [default: one of this machine alone, for this job]",
+    ),
+    click.option(
+        "--workers-per-node",
+        type=click.IntRange(1),
+        help="Workers of the smallest machine of a Ray cluster.  [default: as many as suit it]",
+    ),
+    click.option(
+        "--batch-size", type=click.IntRange(1), help="Pictures that go through the model at once. [default: 32]"
+    ),
+    click.option("--shard-size", type=click.IntRange(1), help="Pictures of a part.  [default: 1024]"),
+)
 _images_option = _option(
     "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
 )
@@ -162,6 +185,7 @@ def main() -> None:
     help="Labels: lines like `photo.jpg 1 NA 0`, CSV/TSV, fashion styles.csv, or a folder of its JSON files.",
 )
 @_images_option
+@_option("--features", metavar="DIR|URL", help="What `embed` has written, instead of pictures and backbone.")
 @_format_option
 @_columns
 @_strict_option
@@ -361,47 +385,113 @@ def _show(evaluation: Evaluation) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--out", required=True, metavar="DIR|URL", help="Folder of the Parquet parts; all machines have to see it."
+)
+@click.option("--backbone", help=f"An architecture of keras.applications, or cnn.  [default: {DEFAULT_BACKBONE}]")
+@click.option(
+    "--weights",
+    metavar="imagenet|embedded|none|FILE",
+    help="Weights of the backbone.  [default: imagenet; for cnn embedded]",
+)
+@click.option("--model", type=_FILE, help="Bundle whose backbone it is, instead of --backbone and --weights.")
+@click.option("--image-size", type=ImageSize(), help="Size of the backbone's input.  [default: the backbone's own]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="What the backbone computes in. auto: the bundle's, or what is fastest here.",
+)
+@_cluster
+@_cache_option
+def embed(
+    paths: Sequence[str],
+    out: str,
+    backbone: str | None,
+    weights: str | None,
+    model: Path | None,
+    image_size: tuple[int, int] | None,
+    precision: str,
+    column: str | None,
+    cache: Path | None,
+    **cluster: Any,
+) -> None:
+    """Write features of pictures: files, folders, lists, tables of paths, URLs, or - (paths on stdin).
+
+    A run that stopped is continued by the same command. `fit --features` trains heads on what it writes.
+    """
+    with sentences("Stopped; nothing was written."):
+        from . import distributed
+
+        where = distributed.Cluster(**_given(cluster))
+        distributed.check_installed(where.engine, out)
+        built, settled = distributed.backbone_for(backbone, weights, image_size, model, precision)
+        done = distributed.embed(
+            built, _listed(paths), out, precision=settled, column=column, cache=cache, cluster=where, progress=True
+        )
+        click.echo(done)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @_served_model_option
 @_thresholds_option
 @_min_confidence_option
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["text", "csv", "json", "jsonl"]),
-    default="text",
-    show_default=True,
-    help="text for people, the others for programs.",
+    type=click.Choice(["text", "csv", "json", "jsonl", "parquet"]),
+    help="text for people, the others for programs; parquet for any number of pictures.  [default: text, with "
+    "--engine parquet]",
 )
-@click.option("--output", type=_FILE, help="File to write.  [default: stdout]")
+@click.option("--output", type=click.Path(), help="File to write, of parquet a folder or URL.  [default: stdout]")
 @click.option("--sheet", type=_FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
 @click.option("--labels", type=_FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
 @_runtime_option
 @_precision_option
+@_cluster
 def infer(
     paths: Sequence[str],
     model: Path,
     thresholds: Sequence[str],
     min_confidence: float,
-    style: str,
-    output: Path | None,
+    style: str | None,
+    output: str | None,
     sheet: Path | None,
     labels: Path | None,
     runtime: str | None,
     precision: str | None,
+    **cluster: Any,
 ) -> None:
-    """Predict pictures: files, folders, or - (paths on stdin)."""
+    """Predict pictures: files, folders, or - (paths on stdin).
+
+    With --format parquet also lists and tables of paths, and URLs; a run that stopped is continued by the same command.
+    """
     stopped = "Stopped; what was not printed is lost, and no --output file was written."
     with sentences(stopped, with_keras=False):
+        given = _given(cluster)
+        if style == "parquet" or (style is None and "engine" in given):
+            for option, value in {"--sheet": sheet, "--labels": labels}.items():
+                if value is not None:
+                    raise UsageError(
+                        f"{option} shows predictions that are printed; leave it out with --format parquet."
+                    )
+            _infer_parts(paths, model, thresholds, min_confidence, output, runtime, precision, given)
+            return
+        for name in given:
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --format parquet; add that, or leave it out.")
         from . import inference, sidecar
 
         beside = (sidecar.sidecar_of(model), *sidecar.files_of(model))
-        _check_outputs({"--output": output, "--sheet": sheet}, *beside, labels, *paths, model=model)
+        out = None if output is None else Path(output)
+        _check_outputs({"--output": out, "--sheet": sheet}, *beside, labels, *paths, model=model)
         loaded = inference.with_thresholds(_loaded(model, runtime, precision), thresholds)
         predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
         shown = _sheet(loaded, sheet, labels)
-        with written_to(output) as file:
+        with written_to(out) as file:
             passing = predictions if shown is None else shown.gather(predictions)
-            failed, pictures = inference.write(passing, loaded, style, file)
+            failed, pictures = inference.write(passing, loaded, style or "text", file)
         if shown is not None:
             shown.write()
             for remark in shown.remarks():
@@ -560,6 +650,46 @@ def serve(
         settings: dict[str, Any] = {"min_confidence": min_confidence, "key": key, "origins": origins}
         answered = server.serve(model, loaded, listening, limits, **settings)
     click.echo(f"Stopped; {'what was accepted is answered' if answered else 'requests were dropped'}.", err=True)
+
+
+def _infer_parts(
+    paths: Sequence[str],
+    model: Path,
+    thresholds: Sequence[str],
+    min_confidence: float,
+    output: str | None,
+    runtime: str | None,
+    precision: str | None,
+    given: Mapping[str, Any],
+) -> None:
+    """`infer --format parquet`."""
+    if output is None:
+        raise UsageError("--format parquet writes a folder of parts; name it with --output.")
+    from . import distributed
+
+    where = distributed.Cluster(**{name: value for name, value in given.items() if name != "column"})
+    distributed.check_installed(where.engine, output)
+    from .inference import with_thresholds
+
+    loaded = with_thresholds(_loaded(model, runtime, precision), thresholds)
+    done = distributed.infer(
+        model,
+        loaded,
+        _listed(paths),
+        output,
+        runtime=runtime,
+        min_confidence=min_confidence,
+        column=given.get("column"),
+        cluster=where,
+        progress=True,
+    )
+    click.echo(done)
+    _warn_of_chance(loaded.not_better_than_chance)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a person gave."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _loaded(model: Path, runtime: str | None, precision: str | None) -> Model:

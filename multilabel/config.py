@@ -11,6 +11,7 @@ from typing import Any
 from .errors import UsageError
 
 FORMATS = ("auto", "aimonk", "csv", "tsv", "fashion")
+ENGINES = ("local", "ray")
 RUNTIMES = ("tensorflow", "onnxruntime", "openvino")  # that run bundles; the first does it as they are
 EXPORT_FORMATS = ("onnx", "openvino", "litert", "saved_model", "keras")
 SOLVERS = ("adam", "lbfgs")
@@ -159,6 +160,8 @@ class FitConfig:
         resume: continue an interrupted training of the backbone.
         tensorboard: folder for TensorBoard's event files.
         cache: folder of the stored features; `None`: the user's cache folder.
+        features: folder or URL of features that `embed` has written, of the backbone that it was run with; the pictures
+            are then those that their names in the labels file are the ends of.
 
     Raises:
         UsageError: if a value is out of range.
@@ -212,6 +215,7 @@ class FitConfig:
     resume: bool = False
     tensorboard: Path | None = None
     cache: Path | None = None
+    features: str | None = None
 
     def __post_init__(self) -> None:
         """Turns strings into paths and lists, and checks every value before any work is done."""
@@ -320,6 +324,11 @@ class FitConfig:
                 )
         if self.solver == "lbfgs":
             self._check_lbfgs()
+        if self.features is not None:
+            idle = [name for name in _OF_PICTURES if getattr(self, name) != getattr(type(self), name)]
+            if idle:
+                listed = ", ".join(map(_option, idle))
+                raise UsageError(f"--features has pictures and backbone as they were embedded; leave out {listed}.")
         if self.pos_weight != "balanced" and (self.missing != "ignore" or self.loss not in ("bce", "focal")):
             raise UsageError(
                 "--pos-weight would do nothing: positives are balanced only in --loss bce or focal, "
@@ -369,6 +378,18 @@ _ATTRIBUTES_ONLY = ("loss", "missing", "pos_weight", "permutations")
 _TAGS_ONLY = ("min_count", "min_share", "class_weight", "label_smoothing")
 _PER_PHASE = ("epochs", "lr", "patience")
 _STEPS_ONLY = ("epochs", "lr", "patience", "batch_size")
+_PICTURES_AGAIN = ("train_backbone", "fine_tune", "views")
+_OF_PICTURES = (
+    "images",
+    "backbone",
+    "weights",
+    "cnn",
+    "image_size",
+    "precision",
+    "train_backbone",
+    "fine_tune",
+    "views",
+)
 _BACKBONE_ONLY = ("schedule", "warmup", "ema", "resume")
 _CHOICES = {
     "format": FORMATS,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from .heads import check_loss_weights
 from .labels import UNKNOWN, LabelTable, locate_images, pool_rare
 from .splits import assign_parts, fixed_parts, read_parts, shared_groups, split_parts
 from .training import Pictures
+
+if TYPE_CHECKING:
+    from .distributed.embedded import Embedded
 
 _KNOWN_PER_FOLD = 2  # known labels that an attribute or tag needs for each fold, on average
 _NAMED = 20  # so many pictures that are left out are named in the terminal
@@ -88,8 +92,8 @@ class Dataset:
         return self.stored_features[:, 0] if self.stored_features.ndim == 3 else self.stored_features
 
 
-def read_table(config: FitConfig) -> Labels:
-    """Reads the labels, finds the picture files, and deals with rare classes; says what it found.
+def read_table(config: FitConfig, embedded: Embedded | None = None) -> Labels:
+    """Reads the labels, finds the picture files, or their features, and deals with rare classes; says what it found.
 
     Raises:
         UsageError: the columns asked for are not there.
@@ -111,7 +115,10 @@ def read_table(config: FitConfig) -> Labels:
         config.check_without_attributes()
     if config.split and column is None:
         named = replace(named, parts=_parts_of_file(config.split, named.images))
-    table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
+    if embedded is None:
+        table, absent = locate_images(named, config.labels, config.images, strict=config.strict)
+    else:
+        table, absent = embedded.locate(named, config.labels, strict=config.strict)
     table, rare = pool_rare(
         table,
         min_count=config.min_count,
@@ -123,7 +130,7 @@ def read_table(config: FitConfig) -> Labels:
         _log.info(note)
     _describe_labels(config, table)
     _describe_rare(config, rare)
-    _warn_left_out("the file is absent", absent)
+    _warn_left_out("the file is absent" if embedded is None else "it is not in --features", absent)
     unlabelled = [name for name, column in zip(table.names, table.y.T, strict=True) if (column == UNKNOWN).all()]
     if unlabelled:
         raise DataError(
@@ -165,7 +172,9 @@ def _describe_rare(config: FitConfig, rare: Mapping[str, Mapping[str, int]]) -> 
         _log.info(f"{tag}: {rare_classes}, {counted(sum(classes.values()), 'label')}, {done}: {listed}{more}.")
 
 
-def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bool) -> Dataset:
+def read_dataset(
+    config: FitConfig, labels: Labels, engine: Engine, progress: bool, embedded: Embedded | None = None
+) -> Dataset:
     """Reads every picture; for a phase with a frozen backbone, once for all as its features."""
     started = time.perf_counter()
     table, features = labels.table, None
@@ -174,7 +183,7 @@ def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bo
         rows, digests = _readable(table, extraction)
     else:
         try:
-            extraction, rows, digests, features = _stored(config, table, engine, progress)
+            extraction, rows, digests, features = _stored(config, table, engine, progress, embedded)
         except FoldingError:
             engine = engine.reliable
             extraction, rows, digests, features = _stored(config, table, engine, progress)
@@ -199,12 +208,15 @@ def read_dataset(config: FitConfig, labels: Labels, engine: Engine, progress: bo
 
 
 def _stored(
-    config: FitConfig, table: LabelTable, engine: Engine, progress: bool
+    config: FitConfig, table: LabelTable, engine: Engine, progress: bool, embedded: Embedded | None = None
 ) -> tuple[Extraction, list[int], list[bytes], np.ndarray]:
     """What was read, the rows and digests of the pictures that can be, and the features of these from the store."""
     views = Views(config.views, Augmentation(config.augment, engine.image_size) if config.views > 1 else None)
     with FeatureStore(config.cache or default_cache(), engine) as store:
-        extraction = extract(engine, table.images, store, views=views, progress=progress)
+        if embedded is None:
+            extraction = extract(engine, table.images, store, views=views, progress=progress)
+        else:
+            extraction = embedded.extract(table.images, store)
         rows, digests = _readable(table, extraction)
         features = store.load([key for digest in digests for key in views.keys(digest)])
     if views.count > 1:

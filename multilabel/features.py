@@ -38,6 +38,21 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("multilabel"))
 
 
+def store_file(folder: str | os.PathLike[str], engine: Engine) -> Path:
+    """Where the features of an engine are kept in a cache folder; all that determines them is in its name."""
+    return Path(folder) / f"{engine.name}-{engine.fingerprint()[:24]}.sqlite"
+
+
+@contextmanager
+def stored(folder: str | os.PathLike[str], engine: Engine) -> Iterator[FeatureStore | None]:
+    """The store of an engine, if there is one."""
+    if not store_file(folder, engine).is_file():
+        yield None
+        return
+    with FeatureStore(folder, engine) as store:
+        yield store
+
+
 class FeatureStore:
     """Features of one backbone on disk; safe under `kill -9` and under several processes.
 
@@ -50,7 +65,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], engine: Engine) -> None:
-        self.path = Path(folder) / f"{engine.name}-{engine.fingerprint()[:24]}.sqlite"
+        self.path = store_file(folder, engine)
         self.dimension = engine.dimension
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

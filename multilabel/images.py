@@ -22,6 +22,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from .errors import DataError, ImageError, UsageError
+from .places import MissingPackage, is_url, read_url, reason_of
+from .processors import processors
 
 DECODING = 1
 """Version of all that turns bytes into pixels here; a change that alters pixels raises it, and so renews features."""
@@ -157,7 +159,7 @@ def read_pictures(
     Each file is read once. The pixels of at most two chunks are alive, however many paths there are.
 
     Args:
-        paths: the files.
+        paths: the files, or URLs.
         image_size: (height, width) in pixels.
         wanted: given the digests of a chunk, returns those whose pixels are needed; called in the caller's
             thread. `None`: all are needed.
@@ -166,6 +168,9 @@ def read_pictures(
 
     Yields:
         One `Picture` per path, in order; a file that cannot be read comes with its `error`.
+
+    Raises:
+        MissingPackage: nothing installed reads such URLs.
     """
 
     def load(path: str) -> tuple[Picture, bytes | None]:
@@ -189,9 +194,9 @@ def read_pictures(
         except ImageError as error:  # its traceback would keep the bytes of every broken file in memory
             return replace(picture, error=error.with_traceback(None))
 
-    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="read_pictures")
+    pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="read_pictures")
     try:
-        loaded_chunks = _one_chunk_ahead(pool, load, _chunks(paths, chunk))
+        loaded_chunks = _one_chunk_ahead(pool, load, chunks(paths, chunk))
         for pictures in _one_chunk_ahead(pool, decode_kept, map(keep_wanted, loaded_chunks)):
             yield from pictures
             del pictures  # before a third chunk is decoded
@@ -206,16 +211,29 @@ def find_pictures(folder: str | os.PathLike[str]) -> list[str]:
         DataError: the folder, or one below it, cannot be listed.
     """
 
+    return sorted(walk_pictures(folder))
+
+
+def walk_pictures(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """What `find_pictures` finds, a folder at a time, each sorted: memory does not grow with all of them.
+
+    Raises:
+        DataError: the folder, or one below it, cannot be listed.
+    """
+
     def fail(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename}: the folder cannot be listed ({error.strerror}).")
 
-    found = []
     for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
-                found.append(os.path.join(parent, name))
-    return sorted(found)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if is_named_like_a_picture(name):
+                yield os.path.join(parent, name)
+
+
+def is_named_like_a_picture(name: str) -> bool:
+    """Whether a file's name, without its folder, is that of a picture; hidden files are none."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 class _Refusal(Exception):
@@ -294,6 +312,8 @@ def _without_pillow_warnings() -> Iterator[None]:
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    if is_url(path):
+        return _read_url(os.fspath(path))
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -308,7 +328,18 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     raise ImageError(path, reason)
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _read_url(url: str) -> bytes:
+    try:
+        return read_url(url)
+    except MissingPackage:  # which says nothing of the picture
+        raise
+    except Exception as error:  # each kind of filesystem has its own
+        reason = reason_of(error)
+        raise ImageError(url, reason if isinstance(error, FileNotFoundError) else f"cannot be read: {reason}") from None
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items in lists of so many; the last may have fewer."""
     iterator = iter(items)
     return iter(lambda: list(itertools.islice(iterator, size)), [])
 

@@ -21,6 +21,7 @@ from .errors import DataError, ImageError, UsageError
 from .images import Picture, find_pictures, read_pictures
 from .labels import Tag
 from .thresholds import Threshold, apply_thresholds
+from .writing import encodable
 
 BATCH_SIZE = 32
 TOP = 3  # classes of a tag that a prediction names
@@ -237,7 +238,7 @@ def write(predictions: Iterable[Prediction], model: Model, style: str, file: IO[
 
 def _write_text(predictions: Iterable[Prediction], model: Model, file: IO[str]) -> None:
     for prediction in predictions:
-        print(_encodable(f"{prediction.image}: {_sentence(prediction)}"), file=file)
+        print(encodable(f"{prediction.image}: {_sentence(prediction)}"), file=file)
 
 
 def _sentence(prediction: Prediction) -> str:
@@ -274,7 +275,7 @@ def _write_csv(predictions: Iterable[Prediction], model: Model, file: IO[str]) -
             cells = [int(prediction.present[name]) for name in names]
             cells += [f"{prediction.probabilities[name]:.6g}" for name in names]
             cells += [cell for name in tags for cell in _tag_cells(prediction.tags[name])]
-        writer.writerow([_encodable(prediction.image), *cells, prediction.error or ""])
+        writer.writerow([encodable(prediction.image), *cells, prediction.error or ""])
 
 
 def _tag_cells(tag: TagPrediction) -> tuple[str, str]:
@@ -319,7 +320,7 @@ def record_of(prediction: Prediction, model: Model) -> dict[str, Any]:
 
 
 def _json(prediction: Prediction, model: Model) -> str:
-    return _encodable(json.dumps(record_of(prediction, model), ensure_ascii=False, allow_nan=False))
+    return encodable(json.dumps(record_of(prediction, model), ensure_ascii=False, allow_nan=False))
 
 
 def _tag_json(tag: TagPrediction) -> dict[str, Any]:
@@ -329,11 +330,6 @@ def _tag_json(tag: TagPrediction) -> dict[str, Any]:
         "probability": probability,
         "top": [{"class": name, "probability": value} for name, value in tag.top],
     }
-
-
-def _encodable(text: str) -> str:
-    r"""File names may hold bytes that are no UTF-8: they become `\udcff`, which in JSON is the escape for them."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 _WRITERS = {"text": _write_text, "csv": _write_csv, "json": _write_json, "jsonl": _write_jsonl}

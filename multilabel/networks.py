@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .processors import limit, processors
+
 Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """n pictures, uint8 `(n, height, width, 3)` RGB → `(n, ...)` by output."""
 
@@ -82,7 +84,9 @@ class _OpenVino:
         self._core = import_openvino().Core()
         self._model = self._core.read_model(file)
         # Left to itself, OpenVINO computes in bfloat16 where the processor can.
-        self._settings = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision][1]}
+        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision][1]}
+        if threads := limit():
+            self._settings["INFERENCE_NUM_THREADS"] = threads
         self._queue: Any = None
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -110,6 +114,7 @@ def _onnxruntime(file: Path) -> Network:
     options = onnxruntime.SessionOptions()
     # Threads that wait for work must not keep the processors from decoding the next pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = limit() or 0  # 0: all
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
@@ -119,7 +124,7 @@ def _onnxruntime(file: Path) -> Network:
 def _litert(file: Path) -> Network:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(file), num_threads=os.cpu_count())
+    interpreter = Interpreter(str(file), num_threads=processors())
     interpreter.allocate_tensors()  # whatever is wrong with the file is found now
     run = interpreter.get_signature_runner()
     (image,) = run.get_input_details()

@@ -36,6 +36,7 @@ from .checkpoints import Checkpoint
 from .config import DEFAULT_BACKBONE, FOLDS, CnnShape, FitConfig
 from .crossfit import cross_fit, deal
 from .dataset import Dataset, Labels, fold_count, labels_digest, read_dataset, read_table, split_dataset
+from .distributed.embedded import Embedded
 from .engine import Engine
 from .errors import ImageError, UsageError
 from .evaluation import Evaluation
@@ -50,7 +51,7 @@ from .tables import history_table, predictions_table, write_tables
 from .thresholds import Threshold, apply_thresholds, choose_thresholds, cross_fit_thresholds
 from .training import History
 
-_FOLDERS = ("labels", "images", "cache", "tensorboard")  # settings that may not lie inside the bundle
+_FOLDERS = ("labels", "images", "cache", "tensorboard", "features")  # settings that may not lie inside the bundle
 # Settings that change nothing of a training, or that digests of the data stand for.
 _NOT_OF_THE_TRAINING = (*_FOLDERS, "format", "strict", "split", "out", "run_name", "beta", "calibrate", "resume")
 _COMPARED = 4  # pictures on which precisions are compared; the backbone as it is takes long
@@ -97,13 +98,14 @@ def fit(config: FitConfig, *, progress: bool = False) -> FitResult:
     """
     config = _resolved(config)
     bundles.check_out(config.out)
-    labels = read_table(config)
+    embedded = Embedded(config.features) if config.features is not None else None
+    labels = read_table(config, embedded)
     keras.utils.set_random_seed(config.seed)
     started = time.perf_counter()
-    backbone = _build_backbone(config)
+    engine = embedded.engine if embedded else _build_engine(config)
+    backbone = engine.backbone
     building_seconds = time.perf_counter() - started
-    precision = "float32" if config.trains_backbone else config.precision
-    data = read_dataset(config, labels, Engine(backbone, precision), progress)
+    data = read_dataset(config, labels, engine, progress, embedded)
     folds = fold_count(config, data)
     parts = split_dataset(config, data, folds)
     checkpoint = _checkpoint(config, data, parts, backbone) if config.trains_backbone else None
@@ -273,11 +275,13 @@ def _resolved(config: FitConfig) -> FitConfig:
     out = config.out.resolve()
     weights = Path(str(config.weights)) if _is_bundle(config.weights) else None
     for option, path in (*((name, getattr(config, name)) for name in _FOLDERS), ("weights", weights)):
-        if path is not None and out in (path.resolve(), *path.resolve().parents):
+        if path is not None and out in (Path(path).resolve(), *Path(path).resolve().parents):
             raise UsageError(
                 f"--{option} {path} lies inside --out {config.out}, which is replaced; choose another --out."
             )
     _check_tensorboard(config.tensorboard)
+    if config.features is not None:
+        return config
     in_training = config.trains_backbone and config.precision == "auto"  # in which half precision can cost accuracy
     config = replace(config, precision="float32" if in_training else resolve_precision(config.precision))
     if weights is not None:
@@ -325,6 +329,10 @@ def _check_tensorboard(folder: Path | None) -> None:
             pass
     except OSError as error:
         raise UsageError(f"--tensorboard {folder}: is no folder to write to ({error.strerror or error}).") from error
+
+
+def _build_engine(config: FitConfig) -> Engine:
+    return Engine(_build_backbone(config), "float32" if config.trains_backbone else config.precision)
 
 
 def _build_backbone(config: FitConfig) -> Backbone:

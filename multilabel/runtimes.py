@@ -55,6 +55,7 @@ class Exported:
         not_better_than_chance: attributes and tags that were measured, and found to be no better than chance.
         provenance: how its labels were read.
         network: pixels → probabilities by output.
+        precision: what it computes in; `None` where the file settles that, int8.
     """
 
     run_name: str
@@ -66,6 +67,7 @@ class Exported:
     not_better_than_chance: tuple[str, ...]
     provenance: Mapping[str, Any]
     network: Network = field(repr=False)
+    precision: str | None = None
 
     def probabilities(self, pixels: np.ndarray) -> Mapping[str, np.ndarray]:
         """Probabilities of n pictures by output.
@@ -113,6 +115,11 @@ def load(path: str | os.PathLike[str], runtime: str | None = None, precision: st
     if not machine_computes_in(precision):
         raise _no_such_machine(precision)
     return replace(bundle, precision=precision)
+
+
+def settled_precision(model: Any) -> str | None:
+    """What a loaded model computes in on this machine; `load` with it computes the same on another, or refuses."""
+    return model.precision if isinstance(model, Exported) else model.engine.precision
 
 
 def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -> bool:
@@ -172,8 +179,9 @@ def _exported(path: Path, runtime: str, precision: str | None, recorded: str = "
             network=dict,
         )
     settled = _settled_precision(runtime, precision, recorded)
+    known = None if said.get("precision") == "int8" else settled
     with _refusing_damage(path):
-        return replace(model, network=_checked(open_network(runtime, path, settled), path, outputs))
+        return replace(model, network=_checked(open_network(runtime, path, settled), path, outputs), precision=known)
 
 
 def _checked(network: Network, path: Path, outputs: Sequence[Mapping[str, Any]]) -> Network:

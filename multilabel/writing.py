@@ -12,6 +12,11 @@ from pathlib import Path
 from .errors import MultilabelError
 
 
+def encodable(text: str) -> str:
+    r"""File names may hold bytes that are no UTF-8: they become `\udcff`, which in JSON is the escape for them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], remedy: str) -> Iterator[Path]:
     """A place to write to, beside the file; what is there takes the file's place when the block ends well.

@@ -18,7 +18,7 @@ from multilabel.cli import main
 from multilabel.losses import missing
 
 FLOORS = [
-    {"errors", "config", "columns", "formats", "labels", "splits", "images", "writing"},
+    {"errors", "config", "columns", "formats", "labels", "splits", "images", "places", "processors", "writing"},
     {
         "metrics.masked",
         "metrics.single",
@@ -83,6 +83,15 @@ FLOORS = [
         "report",
         "tables",
         "dataset",
+        "distributed",
+        "distributed.embedded",
+        "distributed.embedding",
+        "distributed.job",
+        "distributed.local",
+        "distributed.predicting",
+        "distributed.ray_data",
+        "distributed.sources",
+        "distributed.worker",
         "phases",
         "findings",
         "inspection",

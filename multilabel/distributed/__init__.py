@@ -1,0 +1,310 @@
+"""Features and predictions of any number of pictures, on one machine or many, in parts that are never lost.
+
+A job (`job.py`) is a folder. Workers (`worker.py`) turn its shards into parts, with what computes features
+(`embedding.py`) or predictions (`predicting.py`). An engine, `local.py` or `ray_data.py`, is one function that hands
+shards to workers; another one takes one more such file, and a line in `_engine`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..config import DEFAULT_BACKBONE, ENGINES
+from ..errors import DataError, Interrupted, UsageError
+from ..places import Folder, check_url, is_url
+from . import job as jobs
+from . import sources
+from .job import Job
+from .worker import BATCH_SIZE, Done, Start
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+    from ..inference import Model as Predictor
+
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a job runs.
+
+    Attributes:
+        engine: `"local"`, this process, or `"ray"`, a Ray cluster.
+        address: of a running Ray cluster, `host:port`, or `"auto"`, the one that this machine belongs to; default: one
+            of this machine alone, which ends with the job.
+        workers_per_node: workers of the smallest machine of a Ray cluster; default: as many as suit it.
+        batch_size: pictures that go through the model at once.
+        shard_size: pictures of a shard; default: those of the job that is there, or `job.SHARD_SIZE`.
+    """
+
+    engine: str = "local"
+    address: str | None = None
+    workers_per_node: int | None = None
+    batch_size: int = BATCH_SIZE
+    shard_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what belongs together."""
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine is {self.engine!r}; choose from {', '.join(ENGINES)}.")
+        for name in ("address", "workers_per_node"):
+            if self.engine != "ray" and getattr(self, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} belongs to --engine ray; add that, or leave it out.")
+
+    def run(self, start: Start, shards: Sequence[int]) -> Generator[Done, None, None]:
+        """Hands shards to workers: the one place that knows which engines there are."""
+        if self.engine == "ray":
+            from . import ray_data
+
+            return ray_data.run(start, shards, self.address, self.workers_per_node)
+        from . import local
+
+        return local.run(start, shards)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of a job did.
+
+    Attributes:
+        out: the job's folder.
+        command: what made its rows.
+        pictures: of the job.
+        errors: how many of them could not be read.
+        kept: how many had been done by earlier runs.
+        seconds: time it took.
+        nodes: by machine, how many pictures it did in this run.
+    """
+
+    out: str
+    command: str
+    pictures: int
+    errors: int
+    kept: int
+    seconds: float
+    nodes: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """A few lines for a person."""
+        new = self.pictures - self.kept
+        rows = f"{self.pictures:,} row{'' if self.pictures == 1 else 's'}"
+        lines = [f"{self.out}: {rows}, {self.errors:,} of them errors (see the column error)."]
+        if self.kept:
+            lines.append(f"{self.kept:,} were there already.")
+        if new:
+            lines.append(f"{new:,} in {self.seconds:.1f} s: {new / self.seconds:,.1f} pictures/s.")
+        if len(self.nodes) > 1:
+            shares = ", ".join(f"{node} {count / new:.0%}" for node, count in sorted(self.nodes.items()))
+            lines.append(f"By machine: {shares}.")
+        return "\n".join(lines)
+
+
+def embed(
+    backbone: Backbone,
+    paths: Iterable[str],
+    out: str,
+    *,
+    precision: str = "auto",
+    column: str | None = None,
+    cache: Path | None = None,
+    cluster: Cluster = Cluster(),
+    progress: bool = False,
+) -> Summary:
+    """Writes features of pictures: Parquet parts with `path`, `sha256`, `feature` (a list of float32) and `error`.
+
+    A run that stopped is continued by the same call, with any engine; no finished part is made again.
+
+    Args:
+        backbone: computes them, frozen.
+        paths: pictures, folders, lists (`.txt`) and tables (`.csv`, `.tsv`, `.parquet`) of paths; paths or URLs.
+        out: the folder to write, a path or a URL. Every machine has to see it.
+        precision: one of `config.PRECISIONS`, what the backbone computes in.
+        column: of tables, which holds the paths; default: `path`, else `image`.
+        cache: folder of the feature store; what it has is taken from it by the engine `local`. `None`: the user's.
+        cluster: where it runs.
+        progress: show a bar on stderr, where a person watches.
+
+    Raises:
+        MultilabelError: for anything that stops it; finished parts are kept. Pictures that cannot be read are rows.
+    """
+    from ..backbones import resolve_precision
+    from ..features import default_cache, stored
+    from . import embedding
+
+    check_installed(cluster.engine, out)
+    engine = embedding.settled(backbone, resolve_precision(precision))
+    job = _begin(
+        embedding.COMMAND, embedding.description(engine), paths, out, column, cluster, partial(embedding.put, engine)
+    )
+    if cluster.engine != "local":
+        return _run(Start(job, embedding.load, cluster.batch_size), cluster, progress)
+    with stored(cache or default_cache(), engine) as store:
+        here = embedding.Embedding(engine, store)
+        return _run(Start(job, lambda _: here, cluster.batch_size), cluster, progress)
+
+
+def infer(
+    path: Path,
+    model: Predictor,
+    paths: Iterable[str],
+    out: str,
+    *,
+    runtime: str | None = None,
+    min_confidence: float = 0.0,
+    column: str | None = None,
+    cluster: Cluster = Cluster(),
+    progress: bool = False,
+) -> Summary:
+    """Writes predictions of pictures: Parquet parts with `path`, `sha256`, the columns of CSV and `error`.
+
+    Args:
+        path: the bundle, or an export of one.
+        model: it, loaded, with the thresholds that are wanted.
+        paths: as `embed`.
+        out: as `embed`.
+        runtime: what the model was loaded with.
+        min_confidence: a tag whose best class has a lower probability is undecided.
+        column: as `embed`.
+        cluster: where it runs.
+        progress: show a bar on stderr, where a person watches.
+
+    Raises:
+        MultilabelError: for anything that stops it; finished parts are kept. Pictures that cannot be read are rows.
+    """
+    from . import predicting
+
+    check_installed(cluster.engine, out)
+    said = predicting.description(path, model, runtime, min_confidence)
+    job = _begin(predicting.COMMAND, said, paths, out, column, cluster, partial(predicting.put, path))
+    if cluster.engine != "local":
+        return _run(Start(job, predicting.load, cluster.batch_size), cluster, progress)
+    here = predicting.Predicting(model, [threshold.value for threshold in model.thresholds], min_confidence)
+    return _run(Start(job, lambda _: here, cluster.batch_size), cluster, progress)
+
+
+def backbone_for(
+    name: str | None = None,
+    weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    model: Path | None = None,
+    precision: str = "auto",
+) -> tuple[Backbone, str]:
+    """The backbone that `embed` computes with, and what in.
+
+    Args:
+        name: an architecture of `keras.applications`, or `cnn`; default: `config.DEFAULT_BACKBONE`.
+        weights: `"imagenet"`, `"embedded"`, `"none"` or a file; default: `"imagenet"`, for `cnn` `"embedded"`.
+        image_size: (height, width) in pixels; default: the backbone's own.
+        model: a bundle whose backbone it is instead.
+        precision: one of `config.PRECISIONS`; `"auto"` is that of the bundle, if there is one.
+
+    Raises:
+        MultilabelError: there is no such backbone, or its weights cannot be had.
+    """
+    from .. import backbones, bundle
+
+    if model is not None:
+        if name or weights:
+            raise UsageError(f"--model {model} has its own backbone; leave out --backbone and --weights.")
+        loaded = bundle.load_backbone(model, image_size)
+        return loaded, bundle.load(model).engine.precision if precision == "auto" else precision
+    if weights is not None and os.path.isdir(weights):
+        raise UsageError(f"--weights {weights} is a folder; give a bundle with --model.")
+    name = backbones.resolve_name(name or DEFAULT_BACKBONE)
+    weights = weights or (backbones.EMBEDDED if name == backbones.CNN else backbones.IMAGENET)
+    backbone = backbones.build_backbone(name, weights, image_size)
+    backbones.freeze(backbone)
+    if not backbone.pretrained:
+        _log.warning("The backbone has random weights: good for trying things out, and for nothing else.")
+    return backbone, precision
+
+
+def check_installed(engine: str, out: str) -> None:
+    """Makes sure that what a job needs is here.
+
+    Raises:
+        UsageError: a package is missing; the text says what installs it.
+    """
+    needed = {"pyarrow": "parquet", **({"ray": "ray"} if engine == "ray" else {})}
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            what = "--engine ray" if package == "ray" else "Parquet"
+            raise UsageError(f"{what} needs another package; install it with `pip install 'multilabel[{extra}]'`.")
+    if is_url(out):
+        check_url(out)
+
+
+def _begin(
+    command: str,
+    model: Mapping[str, Any],
+    paths: Iterable[str],
+    out: str,
+    column: str | None,
+    cluster: Cluster,
+    put_model: Callable[[Folder], None],
+) -> Job:
+    def listed() -> Iterator[str]:
+        return sources.find(paths, column)
+
+    out = out if is_url(out) else os.path.abspath(out)  # which other machines take it for, too
+    job = jobs.begin(out, command, model, listed, put_model, cluster.shard_size)
+    shards = job.manifest.shards
+    _log.info(f"{out}: {job.manifest.pictures:,} pictures in {shards:,} shard{'' if shards == 1 else 's'}.")
+    return job
+
+
+def _run(start: Start, cluster: Cluster, progress: bool) -> Summary:
+    """Does the shards that are not finished."""
+    job, manifest = start.job, start.job.manifest
+    finished = job.finished()
+    kept = sum(map(manifest.rows, finished))
+    errors, nodes = sum(finished.values()), Counter[str]()
+    began = time.perf_counter()
+    if len(finished) == manifest.shards:
+        return Summary(job.out, manifest.command, manifest.pictures, errors, kept, 0.0, {})
+    todo = [shard for shard in range(manifest.shards) if shard not in finished]
+    # An engine may silence stderr. disable=None: no bar where nobody watches (a file, a pipe)
+    form: dict[str, Any] = {"desc": manifest.command, "unit": "picture", "disable": None if progress else True}
+    try:
+        with (
+            open(os.dup(2), "w") as terminal,
+            tqdm(total=manifest.pictures, initial=kept, file=terminal, **form) as bar,
+            closing(cluster.run(start, todo)) as results,
+        ):
+            for done in results:
+                if done.failure is not None:
+                    raise DataError(done.failure)
+                errors += done.errors
+                nodes[done.node] += done.pictures
+                bar.update(done.pictures)
+    except KeyboardInterrupt:
+        there = kept + nodes.total()
+        raise Interrupted(
+            f"Stopped; {there:,} of {manifest.pictures:,} rows are in {job.out}, and the same command continues."
+        ) from None
+    _check_complete(job)
+    return Summary(job.out, manifest.command, manifest.pictures, errors, kept, time.perf_counter() - began, dict(nodes))
+
+
+def _check_complete(job: Job) -> None:
+    names = set(job.parts.names())
+    missing = [shard for shard in range(job.manifest.shards) if jobs.part_name(shard) not in names]
+    if missing:
+        raise DataError(
+            f"{job.out}: {len(missing):,} parts were written, and are not there; --out has to be one folder that every "
+            "machine of the job sees, or a URL."
+        )
+    job.parts.sweep()

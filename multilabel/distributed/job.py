@@ -1,0 +1,328 @@
+"""A job: a folder of parts, one for each shard of the pictures; whatever breaks, only what is not there is done again.
+
+    OUT/part-0000000.parquet   the rows of one shard, written whole or not at all
+    OUT/_job/manifest.json     model and input; written last, and never changed
+    OUT/_job/inputs.parquet    the paths, a row group for each shard
+    OUT/_job/model...          what computes
+
+What begins with `_` is passed over by what reads a folder of Parquet. Nothing here knows what runs the shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from io import BytesIO
+from itertools import chain
+from typing import Any
+
+from ..errors import DataError, MultilabelError, UsageError
+from ..images import chunks
+from ..places import Folder, reason_of
+
+SCHEMA_VERSION = 1
+SHARD_SIZE = 1024  # pictures
+MANIFEST, INPUTS = "manifest.json", "inputs.parquet"
+_JOB = "_job"
+_FOOTERS_AT_ONCE = 16  # of parts, read side by side: a remote folder answers slowly
+_log = logging.getLogger("multilabel")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a job is; a rerun has to be of the same.
+
+    Attributes:
+        command: what makes its rows, `embed` or `infer`.
+        model: all that its rows depend on besides the pictures.
+        pictures: how many.
+        input_sha256: of their paths, in order.
+        shard_size: pictures of a shard; the last may have fewer.
+    """
+
+    command: str
+    model: Mapping[str, Any]
+    pictures: int
+    input_sha256: str
+    shard_size: int
+
+    @property
+    def shards(self) -> int:
+        """How many."""
+        return -(-self.pictures // self.shard_size)
+
+    def rows(self, shard: int) -> int:
+        """Pictures of a shard."""
+        return min(self.shard_size, self.pictures - shard * self.shard_size)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that has begun; it can be sent to other machines.
+
+    Attributes:
+        out: its folder, a path or a URL.
+        manifest: what it is.
+        manifest_sha256: of the manifest's file.
+    """
+
+    out: str
+    manifest: Manifest
+    manifest_sha256: str
+
+    @property
+    def parts(self) -> Folder:
+        """Where the parts are."""
+        return Folder(self.out)
+
+    @property
+    def own(self) -> Folder:
+        """Where all else is."""
+        return Folder(self.parts.join(_JOB))
+
+    @cached_property
+    def _inputs(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.own.open(INPUTS))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file."""
+        return {key: value for key, value in vars(self).items() if key != "_inputs"}
+
+    def paths(self, shard: int) -> list[str]:
+        """The pictures of a shard."""
+        (column,) = self._inputs.read_row_group(shard).columns
+        return [os.fsdecode(path) for path in column.to_pylist()]
+
+    def check(self) -> None:
+        """Makes sure that this folder is that of the job.
+
+        Raises:
+            DataError: it is gone, or is another: a shared folder that is no longer there, or not on this machine.
+        """
+        try:
+            found = hashlib.sha256(self.own.read(MANIFEST)).hexdigest()
+        except Exception as error:  # each kind of filesystem has its own
+            raise DataError(
+                f"{self.own.join(MANIFEST)} cannot be read ({reason_of(error)}); --out has to be a folder that "
+                "every machine of the job sees, or a URL."
+            ) from error
+        if found != self.manifest_sha256:
+            raise DataError(f"{self.out} is no longer the folder of this job; nothing more is written to it.")
+
+    def write(self, shard: int, table: Any) -> None:
+        """Writes the rows of a shard, a `pyarrow.Table`, all or none.
+
+        Raises:
+            DataError: they cannot be written; no part is there then, or the one that was.
+        """
+        import pyarrow.parquet as pq
+
+        buffer = BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.check()
+        try:
+            self.parts.write(part_name(shard), buffer.getvalue())
+        except Exception as error:  # each kind of filesystem has its own
+            raise DataError(
+                f"{self.parts.join(part_name(shard))} cannot be written ({reason_of(error)}); "
+                "mend that, and run the same command again: what is finished is kept."
+            ) from error
+
+    def finished(self) -> dict[int, int]:
+        """The shards whose parts are there, and how many of the pictures of each could not be read.
+
+        A part that is not what was written, which only a fault of the disk can bring about, counts as absent.
+        """
+        names = set(self.parts.names())
+        there = [shard for shard in range(self.manifest.shards) if part_name(shard) in names]
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            counted = zip(there, pool.map(self.errors, there), strict=True)
+            return {shard: errors for shard, errors in counted if errors is not None}
+
+    def errors(self, shard: int) -> int | None:
+        """How many pictures of a finished shard could not be read; `None` if its part is damaged."""
+        import pyarrow.parquet as pq
+
+        try:
+            with self.parts.open(part_name(shard)) as file:
+                footer = pq.ParquetFile(file).metadata
+            groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+            column = footer.schema.names.index("error")
+            without = sum(group.column(column).statistics.null_count for group in groups)
+            if footer.num_rows != self.manifest.rows(shard):
+                raise ValueError(f"it has {footer.num_rows} rows, expected {self.manifest.rows(shard)}")
+            return int(footer.num_rows - without)
+        except Exception as error:  # whatever is wrong with it
+            _log.warning(f"{self.parts.join(part_name(shard))} is damaged ({reason_of(error)}) and is made anew.")
+            return None
+
+
+def part_name(shard: int) -> str:
+    """The name of a shard's part."""
+    return f"part-{shard:07d}.parquet"
+
+
+def begin(
+    out: str,
+    command: str,
+    model: Mapping[str, Any],
+    paths: Callable[[], Iterable[str]],
+    put_model: Callable[[Folder], None],
+    shard_size: int | None = None,
+) -> Job:
+    """Begins a job, or goes on with the one that is there.
+
+    Args:
+        out: its folder, a path or a URL.
+        command: what makes its rows.
+        model: all that its rows depend on besides the pictures; can be written as JSON.
+        paths: lists the pictures, in the same order each time.
+        put_model: writes what computes into a folder.
+        shard_size: pictures of a shard; default: those of the job that is there, or `SHARD_SIZE`.
+
+    Raises:
+        UsageError: the folder holds another job, or something else.
+        DataError: the folder cannot be used, or there are no pictures.
+    """
+    try:
+        begun = _read(out)
+        if begun is None:
+            return _new(out, command, model, paths, put_model, shard_size or SHARD_SIZE)
+    except MultilabelError:
+        raise
+    except Exception as error:  # each kind of filesystem has its own
+        raise DataError(f"{out}: cannot be used ({reason_of(error)}); choose another --out.") from error
+    _compare(begun, command, model, shard_size)
+    digest = hashlib.sha256()
+    pictures = 0
+    for path in paths():
+        digest.update(_line(path))
+        pictures += 1
+    if digest.hexdigest() != begun.manifest.input_sha256:
+        raise UsageError(
+            f"{out} was begun with other pictures ({begun.manifest.pictures:,}, now {pictures:,}); "
+            "choose another --out."
+        )
+    return begun
+
+
+def read(out: str) -> Job:
+    """The job of a folder.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    try:
+        job = _read(out)
+    except MultilabelError:
+        raise
+    except Exception as error:  # each kind of filesystem has its own
+        raise DataError(f"{out}: cannot be read ({reason_of(error)}).") from error
+    if job is None:
+        raise DataError(f"{out} is no folder that `multilabel embed` has written.")
+    return job
+
+
+def _read(out: str) -> Job | None:
+    """The job of a folder, if there is one."""
+    folder = Folder(Folder(out).join(_JOB))
+    try:
+        data = folder.read(MANIFEST)
+    except FileNotFoundError:
+        return None
+    try:
+        said = json.loads(data)
+        if said.pop("schema") > SCHEMA_VERSION:
+            raise DataError(f"{out} was begun by a newer multilabel; update with `pip install -U multilabel`.")
+        return Job(out, Manifest(**said), hashlib.sha256(data).hexdigest())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder.join(MANIFEST)} is damaged ({error}); choose another --out.") from error
+
+
+def _new(
+    out: str,
+    command: str,
+    model: Mapping[str, Any],
+    paths: Callable[[], Iterable[str]],
+    put_model: Callable[[Folder], None],
+    shard_size: int,
+) -> Job:
+    folder = Folder(out)
+    folder.make()
+    if others := sorted(set(folder.names()) - {_JOB}):
+        raise UsageError(f"{out} holds something else ({', '.join(others[:3])}); choose another --out.")
+    own = Folder(folder.join(_JOB))
+    own.make()
+    put_model(own)
+    pictures, digest = _write_inputs(own, paths(), shard_size)
+    manifest = Manifest(command, model, pictures, digest, shard_size)
+    text = json.dumps({"schema": SCHEMA_VERSION, **asdict(manifest)}, indent=2, ensure_ascii=False, allow_nan=False)
+    own.write(MANIFEST, f"{text}\n".encode("utf-8", "backslashreplace"))
+    begun = _read(out)
+    if begun is None:
+        raise DataError(f"{own.join(MANIFEST)} was written, and is not there.")
+    return begun
+
+
+def _write_inputs(own: Folder, paths: Iterable[str], shard_size: int) -> tuple[int, str]:
+    """Writes the paths, a row group for each shard; how many there are, and their digest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digest, pictures = hashlib.sha256(), 0
+    schema = pa.schema([pa.field("path", pa.binary(), nullable=False)])  # names may be no UTF-8
+    shards = chunks(paths, shard_size)
+    first = next(shards, None)
+    if first is None:
+        raise DataError("There are no pictures.")
+    with own.writing(INPUTS) as new, pq.ParquetWriter(new, schema, compression="zstd") as writer:
+        for shard in chain([first], shards):
+            writer.write_table(pa.table([[os.fsencode(path) for path in shard]], schema), row_group_size=shard_size)
+            digest.update(b"".join(map(_line, shard)))
+            pictures += len(shard)
+    return pictures, digest.hexdigest()
+
+
+def _line(path: str) -> bytes:
+    return os.fsencode(path) + b"\0"
+
+
+def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int | None) -> None:
+    old = begun.manifest
+    if old.command != command:
+        raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another --out.")
+    now = json.loads(json.dumps(dict(model)))
+    differing = [key for key in {**old.model, **now} if old.model.get(key) != now.get(key)]
+    if differing:
+        changes = "; ".join(f"{key} {_short(old.model.get(key))}, now {_short(now.get(key))}" for key in differing)
+        raise UsageError(f"{begun.out} was begun with another model ({changes}); choose another --out.")
+    if shard_size is not None and shard_size != old.shard_size:
+        raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; leave it out.")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:16]}..."
+
+
+def all_parts(job: Job) -> Iterator[str]:
+    """The names of all parts, in order.
+
+    Raises:
+        DataError: some are not there.
+    """
+    finished = job.finished()
+    if missing := job.manifest.shards - len(finished):
+        raise DataError(
+            f"{job.out}: {missing:,} of its {job.manifest.shards:,} parts are not there; "
+            f"run the same `multilabel {job.manifest.command}` again, which makes them."
+        )
+    return map(part_name, range(job.manifest.shards))

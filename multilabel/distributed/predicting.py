@@ -1,0 +1,118 @@
+"""What a job of `multilabel infer` computes: probabilities and decisions of a model, which lies in the job's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import description as descriptions
+from .. import runtimes, sidecar
+from ..errors import DataError, UsageError
+from ..images import DECODING
+from ..inference import Model
+from ..places import Folder
+from .job import Job
+
+COMMAND = "infer"
+_MODEL = "model"  # the folder of its files
+
+
+def description(path: Path, model: Model, runtime: str | None, min_confidence: float) -> dict[str, Any]:
+    """All that the rows depend on besides the pictures.
+
+    Args:
+        path: the bundle, or an export of one.
+        model: it, loaded, with the thresholds of the job.
+        runtime: what computes; default: as `runtimes.load`.
+        min_confidence: a tag whose best class has a lower probability is undecided.
+    """
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(bytes.fromhex(descriptions.digest_of(file)))
+    thresholds = zip(model.attributes, model.thresholds, strict=True)
+    return {
+        "name": model.run_name,
+        "sha256": digest.hexdigest(),
+        "export": "" if sidecar.format_of(path) is None else path.name,
+        "runtime": runtime,
+        "precision": runtimes.settled_precision(model),
+        "thresholds": {name: threshold.value for name, threshold in thresholds},
+        "min_confidence": min_confidence,
+        "decoding": DECODING,
+    }
+
+
+def put(path: Path, folder: Folder) -> None:
+    """Writes what a bundle or an export needs to predict."""
+    inside = Folder(folder.join(_MODEL))
+    for file in _files(path):
+        inside.put(file, file.relative_to(path.parent if sidecar.format_of(path) else path).as_posix())
+
+
+def _files(path: Path) -> list[Path]:
+    if sidecar.format_of(path) is None:
+        return [path / descriptions.DESCRIPTION, path / descriptions.WEIGHTS]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else sidecar.files_of(path)
+    return [*files, sidecar.sidecar_of(path)]
+
+
+class Predicting:
+    """Computes probabilities and decisions.
+
+    Args:
+        model: what predicts.
+        thresholds: one per attribute.
+        min_confidence: a tag whose best class has a lower probability is undecided.
+    """
+
+    def __init__(self, model: Model, thresholds: Sequence[float], min_confidence: float) -> None:
+        import pyarrow as pa
+
+        self._model, self._thresholds, self._min_confidence = model, np.asarray(thresholds, float), min_confidence
+        self.image_size = model.image_size
+        self.fields = [pa.field(f"{name}_present", pa.bool_()) for name in model.attributes]
+        self.fields += [pa.field(f"{name}_probability", pa.float32()) for name in model.attributes]
+        for tag in model.tags:
+            self.fields.append(pa.field(f"{tag.name}_class", pa.string()))
+            self.fields.append(pa.field(f"{tag.name}_probability", pa.float32()))
+
+    def __call__(self, pixels: np.ndarray) -> list[Any]:
+        """The columns of n pictures, uint8 `(n, height, width, 3)`."""
+        import pyarrow as pa
+
+        probs = self._model.probabilities(pixels)
+        outputs = iter(self._model.outputs)
+        columns: list[Any] = []
+        if self._model.attributes:
+            p = probs[next(outputs)]
+            columns += [*(p > self._thresholds).T, *p.T]
+        for tag, output in zip(self._model.tags, outputs, strict=True):
+            best = probs[output].argmax(axis=1)  # the first, if there are several
+            p = probs[output][np.arange(len(best)), best]
+            undecided = p.astype(float) < self._min_confidence
+            columns += [np.where(undecided, None, np.array(tag.classes, object)[best]), p]
+        return [pa.array(column, field.type) for column, field in zip(columns, self.fields, strict=True)]
+
+    def stored(self, digests: Sequence[bytes]) -> tuple[list[bytes], list[Any]]:
+        """None."""
+        return [], []
+
+
+def load(job: Job) -> Predicting:
+    """What predicts the pictures of a job, on this machine.
+
+    Raises:
+        DataError: this machine cannot compute what the job began with.
+        BundleError: the model cannot be read.
+    """
+    said = job.manifest.model
+    with job.own.on_disk(_MODEL) as folder:
+        try:
+            model = runtimes.load(folder / said["export"], said["runtime"], said["precision"])
+        except UsageError as error:
+            raise DataError(f"the model cannot compute there as it did where the job began: {error}") from error
+    return Predicting(model, [said["thresholds"][name] for name in model.attributes], said["min_confidence"])

@@ -1,0 +1,172 @@
+"""The engine of many machines: Ray Data hands shards to workers, and to others where a machine is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import processors
+from ..errors import DataError, MultilabelError, UsageError
+from .worker import Done, Start
+
+_MOST_PROCESSORS = 8  # that one worker makes good use of
+_MOST_BLOCKS = 4096  # into which Ray Data is handed the shards
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Workers of a cluster.
+
+    Attributes:
+        workers: how many.
+        cpus: of each.
+        gpus: of each.
+    """
+
+    workers: int
+    cpus: int
+    gpus: int
+
+
+def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = None) -> Plan:
+    """How many workers, of how many processors.
+
+    One for each GPU, if there are any, and nothing on machines without. Otherwise each has up to 8 processors, and one
+    slot of each machine with more than two stays free, for Ray and for whatever else runs there.
+
+    Args:
+        nodes: CPUs and GPUs of each machine, as Ray counts them.
+        workers_per_node: of the smallest machine; default: as many as suit it.
+
+    Raises:
+        DataError: no machine has a processor.
+    """
+    useful = [(int(cpus), int(gpus)) for cpus, gpus in nodes if cpus >= 1]
+    if not useful:
+        raise DataError("No machine of the Ray cluster has a processor to compute on.")
+    with_gpus = [node for node in useful if node[1]]
+    useful = with_gpus or useful
+    smallest, gpus = min(cpus for cpus, _ in useful), min(gpus for _, gpus in useful)
+    spare = 1 if smallest > 2 else 0
+    each = workers_per_node or gpus or -(-(smallest - spare) // _MOST_PROCESSORS)
+    share = max(1, (smallest - spare) // each)
+    places = [min((cpus - spare) // share, gpus or cpus) for cpus, gpus in useful]
+    return Plan(sum(places), share, 1 if with_gpus else 0)
+
+
+def run(
+    start: Start, shards: Sequence[int], address: str | None = None, workers_per_node: int | None = None
+) -> Generator[Done, None, None]:
+    """Does shards, in any order.
+
+    Args:
+        start: makes a worker.
+        shards: which.
+        address: of a running cluster, `host:port`, or `"auto"`, the one that this machine belongs to; default: one of
+            this machine alone, which ends with the job.
+        workers_per_node: of the smallest machine; default: as `plan`.
+
+    Yields:
+        What became of each.
+
+    Raises:
+        MultilabelError: Ray is not installed, or there is no such cluster.
+    """
+    with _quiet(), _cluster(address) as ray:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        planned = plan([(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], workers_per_node)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        # Blocks of shards lie in the driver's memory, so that nothing but the workers needs a slot of the cluster.
+        numbers = ray.data.from_items(list(shards), override_num_blocks=min(len(shards), _MOST_BLOCKS))
+        done = numbers.map_batches(
+            _Actor,
+            fn_constructor_args=(start, planned.cpus),
+            batch_size=1,
+            num_cpus=planned.cpus,
+            num_gpus=planned.gpus,
+            compute=ray.data.ActorPoolStrategy(size=min(planned.workers, len(shards)), max_tasks_in_flight_per_actor=2),
+        )
+        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+            for said in batch["done"]:
+                yield Done(**json.loads(said))
+
+
+class _Actor:
+    """A worker on a machine of the cluster. Whatever it raised would be tried again for ever, so it is said instead."""
+
+    def __init__(self, start: Start, cpus: int) -> None:
+        import ray
+
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        processors.use(cpus)
+        self._node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})"
+        self._worker, self._failure = None, ""
+        try:
+            self._worker = start()
+        except MultilabelError as error:
+            self._failure = str(error)
+        except Exception as error:
+            self._failure = f"a worker cannot start ({type(error).__name__}: {error})."
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        done = [self._done(int(shard)) for shard in batch["item"]]
+        return {"done": np.array([json.dumps(asdict(one)) for one in done], object)}
+
+    def _done(self, shard: int) -> Done:
+        done = Done(shard, failure=self._failure) if self._worker is None else self._worker(shard)
+        return replace(done, node=self._node, failure=done.failure and f"{self._node}: {done.failure}")
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Ray, connected; a connection that was there before stays."""
+    if address is not None and address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address}: run the command on a machine of the cluster, or with `ray job submit`, "
+            "and leave out --address."
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local":  # otherwise Ray tries for a quarter of an hour
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
+        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "10")
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+    except Exception as error:  # Ray raises nearly anything
+        where = "Ray cannot be started" if address == "local" else f"--address {address}: no Ray cluster answers"
+        raise DataError(
+            f"{where} ({' '.join(str(error).split())[:200]}); start one with `ray start --head`."
+        ) from error
+    try:
+        yield ray
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray tells of lost machines on both streams, and on the file descriptor itself; its own files have all of that."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

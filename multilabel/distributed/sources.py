@@ -1,0 +1,118 @@
+"""Which pictures: folders, lists, CSV and Parquet of paths, on a disk or behind URLs; never all in memory at once."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..errors import DataError, MultilabelError
+from ..images import is_named_like_a_picture, walk_pictures
+from ..places import is_folder, is_url, open_file, reason_of, walk_url
+
+COLUMNS = ("path", "image")  # of a table, the first that it has holds the paths
+_ROWS = 10_000  # of a table, read at once
+
+
+def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
+    """Absolute paths and URLs of pictures, in a settled order.
+
+    Args:
+        paths: pictures; folders, for all pictures below them; lists (`.txt`, a path a line; `.csv`, `.tsv` and
+            `.parquet`, a path a row); each a path or a URL. Relative paths in lists begin at the current folder.
+        column: the column of tables that holds the paths; default: the first of `COLUMNS` that they have.
+
+    Raises:
+        DataError: a folder or list cannot be read, or has no pictures.
+    """
+    for path in map(os.fspath, paths):
+        reader = _LISTS.get(os.path.splitext(path)[1].lower())
+        if reader is not None:
+            yield from map(_absolute, _not_empty(path, _sentences(path, reader(path, column))))
+        elif is_url(path):
+            yield from _sentences(path, _behind(path))
+        elif os.path.isdir(path):
+            yield from map(_absolute, _not_empty(path, walk_pictures(path)))
+        else:
+            yield _absolute(path)
+
+
+def _behind(url: str) -> Iterator[str]:
+    if not is_folder(url):
+        yield url
+        return
+    named = (found for found in walk_url(url) if is_named_like_a_picture(found.rsplit("/", 1)[-1]))
+    yield from _not_empty(url, named)
+
+
+def _absolute(path: str) -> str:
+    """Other machines begin elsewhere."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def _not_empty(path: str, found: Iterator[str]) -> Iterator[str]:
+    first = next(found, None)
+    if first is None:
+        raise DataError(f"{path}: no pictures were found there; is the path right?")
+    yield first
+    yield from found
+
+
+def _sentences(path: str, found: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from found
+    except MultilabelError:
+        raise
+    except Exception as error:  # each kind of file and filesystem has its own
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}).") from error
+
+
+def _lines(path: str, column: str | None) -> Iterator[str]:
+    with open_file(path) as file:
+        for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape"):  # as Python reads file names
+            if line := line.rstrip("\r\n"):
+                yield line
+
+
+def _csv(path: str, column: str | None, separator: str = ",") -> Iterator[str]:
+    import pandas as pd
+
+    form: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
+    form |= {"encoding": "utf-8-sig", "encoding_errors": "surrogateescape"}
+    with open_file(path) as file:
+        names = [str(name) for name in pd.read_csv(file, nrows=0, **form).columns]
+    wanted = _column(path, names, column)
+    with open_file(path) as file:
+        for table in pd.read_csv(file, usecols=[wanted], chunksize=_ROWS, **form):
+            yield from filter(None, table[wanted])
+
+
+def _tsv(path: str, column: str | None) -> Iterator[str]:
+    return _csv(path, column, "\t")
+
+
+def _parquet(path: str, column: str | None) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    with open_file(path) as file:
+        table = pq.ParquetFile(file)
+        wanted = _column(path, table.schema_arrow.names, column)
+        for batch in table.iter_batches(_ROWS, columns=[wanted]):
+            for value in batch.column(0).to_pylist():
+                if value is not None and not isinstance(value, str):
+                    raise DataError(f"{path}: its column {wanted} holds {type(value).__name__}, expected paths.")
+                if value:
+                    yield value
+
+
+def _column(path: str, names: Sequence[str], column: str | None) -> str:
+    for name in COLUMNS if column is None else (column,):
+        if name in names:
+            return name
+    missing = " or ".join(COLUMNS) if column is None else column
+    listed = ", ".join(names)
+    raise DataError(f"{path}: has no column {missing}, but {listed}; say with --column which holds the paths.")
+
+
+_LISTS = {".txt": _lines, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}

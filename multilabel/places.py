@@ -1,0 +1,221 @@
+"""Files on a disk and behind URLs of fsspec (`s3://`, `gs://`, ...): read, listed, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import MultilabelError, UsageError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a URL and no path."""
+    return _URL.match(os.fspath(path)) is not None
+
+
+def check_url(url: str) -> None:
+    """Makes sure that URLs of this kind can be used here; nothing is read.
+
+    Raises:
+        UsageError: a package is missing, or no package knows such URLs.
+    """
+    try:
+        _filesystem(url)
+    except MissingPackage as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:  # each kind of filesystem has its own
+        raise UsageError(f"{url}: such URLs cannot be used ({reason_of(error)}).") from error
+
+
+class MissingPackage(MultilabelError):
+    """A URL of a kind whose package is not installed."""
+
+
+def read_url(url: str) -> bytes:
+    """What is behind a URL.
+
+    Raises:
+        MissingPackage: nothing installed reads such URLs.
+        Exception: whatever its filesystem raises.
+    """
+    filesystem, path = _filesystem(url)
+    data: bytes = filesystem.cat_file(path)
+    return data
+
+
+def is_folder(url: str) -> bool:
+    """Whether there are files below a URL, or it ends like that of a folder.
+
+    Raises:
+        MissingPackage: nothing installed reads such URLs.
+        Exception: whatever its filesystem raises.
+    """
+    filesystem, path = _filesystem(url)
+    return url.endswith("/") or bool(filesystem.isdir(path))
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong with a file, in a few words; each kind of filesystem has errors of its own."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def walk_url(url: str) -> Iterator[str]:
+    """All files below a URL, a folder at a time, each folder sorted; nothing if it is none.
+
+    Raises:
+        MissingPackage: nothing installed reads such URLs.
+        Exception: whatever its filesystem raises.
+    """
+    filesystem, path = _filesystem(url)
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        items = sorted(filesystem.ls(folder, detail=True), key=lambda item: str(item["name"]))
+        filesystem.invalidate_cache(folder)  # of millions of names it would be large
+        below = [item["name"] for item in items if item["type"] == "directory" and item["name"] != folder]
+        waiting += reversed(below)
+        for item in items:
+            if item["type"] == "file" and not item["name"].endswith("/"):  # a folder may be an object of its own
+                yield filesystem.unstrip_protocol(item["name"])
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A file or what is behind a URL, to read from anywhere in it."""
+    if not is_url(path):
+        return open(path, "rb")
+    filesystem, inside = _filesystem(path)
+    opened: IO[bytes] = filesystem.open(inside, "rb")
+    return opened
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a disk or behind a URL. What is written appears when it is complete; nothing is ever half there.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: str
+
+    def join(self, name: str) -> str:
+        """The path of a file in it."""
+        return f"{self.path.rstrip('/')}/{name}" if is_url(self.path) else os.path.join(self.path, name)
+
+    def make(self) -> None:
+        """Makes it, with the folders above; object stores need none."""
+        if not is_url(self.path):
+            os.makedirs(self.path, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """What lies in it, files and folders, but for what begins with a dot; nothing if it does not exist.
+
+        Raises:
+            NotADirectoryError: it is a file.
+        """
+        try:
+            if not is_url(self.path):
+                return [name for name in os.listdir(self.path) if not name.startswith(".")]
+            filesystem, path = _filesystem(self.path)
+            filesystem.invalidate_cache()
+            found = (item.rstrip("/").rsplit("/", 1)[-1] for item in filesystem.ls(path, detail=False))
+            return [name for name in found if name and not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> bytes:
+        """The content of a file in it.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        if is_url(self.path):
+            return read_url(self.join(name))
+        return Path(self.join(name)).read_bytes()
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file in it, to read from anywhere in it."""
+        return open_file(self.join(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file: at once, or not at all."""
+        if is_url(self.path):
+            filesystem, path = _filesystem(self.join(name))
+            filesystem.pipe_file(path, data)
+            return
+        with self.writing(name) as new:
+            new.write_bytes(data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A file on this machine to write to, which becomes the one of that name when the block ends well."""
+        if is_url(self.path):
+            with tempfile.TemporaryDirectory() as folder:
+                new = Path(folder) / "file"
+                yield new
+                filesystem, path = _filesystem(self.join(name))
+                filesystem.put_file(str(new), path)
+            return
+        target = Path(self.join(name))
+        new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex[:8]}")  # processes of many machines write here
+        try:
+            yield new
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+            new.replace(target)
+        finally:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Removes what processes that were killed have begun to write."""
+        if not is_url(self.path):
+            for begun in Path(self.path).glob(".*.new-*"):
+                with suppress(OSError):
+                    begun.unlink()
+
+    @contextmanager
+    def on_disk(self, name: str) -> Iterator[Path]:
+        """A file or folder in it, on this machine: itself, or a copy that vanishes when the block ends."""
+        if not is_url(self.path):
+            yield Path(self.join(name))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            filesystem, path = _filesystem(self.join(name))
+            filesystem.get(path, str(Path(folder) / name), recursive=True)
+            yield Path(folder) / name
+
+    def put(self, source: Path, name: str) -> None:
+        """Copies a file, or a folder with all that is in it."""
+        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if file.is_file():
+                inside = f"{name}/{file.relative_to(source).as_posix()}" if source.is_dir() else name
+                if not is_url(self.path):
+                    Path(self.join(inside)).parent.mkdir(parents=True, exist_ok=True)
+                with self.writing(inside) as new:
+                    shutil.copyfile(file, new)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError as error:
+        advice = "install it with `pip install 'multilabel[parquet]'`"
+        raise MissingPackage(f"{url}: URLs need another package; {advice}.") from error
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingPackage(f"{url}: such URLs need another package ({str(error).rstrip('.')}).") from error
+    return filesystem, path
