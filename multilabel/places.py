@@ -72,7 +72,7 @@ def reason_of(error: Exception) -> str:
 
 
 def walk_url(url: str) -> Iterator[str]:
-    """All files below a URL, a folder at a time, each folder sorted; nothing if it is none.
+    """All files below a URL, a folder at a time, each sorted; hidden files and folders are skipped.
 
     Raises:
         MissingPackage: nothing installed reads such URLs.
@@ -83,6 +83,7 @@ def walk_url(url: str) -> Iterator[str]:
     while waiting:
         folder = waiting.pop()
         items = sorted(filesystem.ls(folder, detail=True), key=lambda item: str(item["name"]))
+        items = [item for item in items if not item["name"].rsplit("/", 1)[-1].startswith(".")]
         filesystem.invalidate_cache(folder)  # of millions of names it would be large
         below = [item["name"] for item in items if item["type"] == "directory" and item["name"] != folder]
         waiting += reversed(below)

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..config import DEFAULT_BACKBONE, ENGINES
+from ..config import DEFAULT_BACKBONE, ENGINES, CnnShape
 from ..errors import DataError, Interrupted, UsageError
 from ..places import Folder, check_url, is_url
 from . import job as jobs
@@ -66,13 +66,14 @@ class Cluster:
 
     def run(self, start: Start, shards: Sequence[int]) -> Generator[Done, None, None]:
         """Hands shards to workers: the one place that knows which engines there are."""
-        if self.engine == "ray":
+        if shards and self.engine == "ray":
             from . import ray_data
 
-            return ray_data.run(start, shards, self.address, self.workers_per_node)
-        from . import local
+            yield from ray_data.run(start, shards, self.address, self.workers_per_node)
+        elif shards:
+            from . import local
 
-        return local.run(start, shards)
+            yield from local.run(start, shards)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Summary:
         """A few lines for a person."""
         new = self.pictures - self.kept
         rows = f"{self.pictures:,} row{'' if self.pictures == 1 else 's'}"
-        lines = [f"{self.out}: {rows}, {self.errors:,} of them errors (see the column error)."]
+        lines = [f"{self.out}: {rows}, {self.errors:,} with an error."]
         if self.kept:
             lines.append(f"{self.kept:,} were there already.")
         if new:
@@ -225,7 +226,7 @@ def backbone_for(
         raise UsageError(f"--weights {weights} is a folder; give a bundle with --model.")
     name = backbones.resolve_name(name or DEFAULT_BACKBONE)
     weights = weights or (backbones.EMBEDDED if name == backbones.CNN else backbones.IMAGENET)
-    backbone = backbones.build_backbone(name, weights, image_size)
+    backbone = backbones.build_backbone(name, weights, image_size, cnn=CnnShape())  # as `fit` builds it
     backbones.freeze(backbone)
     if not backbone.pretrained:
         _log.warning("The backbone has random weights: good for trying things out, and for nothing else.")
@@ -256,13 +257,11 @@ def _begin(
     cluster: Cluster,
     put_model: Callable[[Folder], None],
 ) -> Job:
-    def listed() -> Iterator[str]:
-        return sources.find(paths, column)
-
     out = out if is_url(out) else os.path.abspath(out)  # which other machines take it for, too
-    job = jobs.begin(out, command, model, listed, put_model, cluster.shard_size)
-    shards = job.manifest.shards
-    _log.info(f"{out}: {job.manifest.pictures:,} pictures in {shards:,} shard{'' if shards == 1 else 's'}.")
+    job = jobs.begin(out, command, model, sources.find(paths, column), put_model, cluster.shard_size)
+    pictures, shards = job.manifest.pictures, job.manifest.shards
+    plural = ["" if count == 1 else "s" for count in (pictures, shards)]
+    _log.info(f"{out}: {pictures:,} picture{plural[0]} in {shards:,} shard{plural[1]}.")
     return job
 
 
@@ -273,8 +272,6 @@ def _run(start: Start, cluster: Cluster, progress: bool) -> Summary:
     kept = sum(map(manifest.rows, finished))
     errors, nodes = sum(finished.values()), Counter[str]()
     began = time.perf_counter()
-    if len(finished) == manifest.shards:
-        return Summary(job.out, manifest.command, manifest.pictures, errors, kept, 0.0, {})
     todo = [shard for shard in range(manifest.shards) if shard not in finished]
     # An engine may silence stderr. disable=None: no bar where nobody watches (a file, a pipe)
     form: dict[str, Any] = {"desc": manifest.command, "unit": "picture", "disable": None if progress else True}

@@ -174,7 +174,7 @@ def begin(
     out: str,
     command: str,
     model: Mapping[str, Any],
-    paths: Callable[[], Iterable[str]],
+    paths: Iterable[str],
     put_model: Callable[[Folder], None],
     shard_size: int | None = None,
 ) -> Job:
@@ -184,7 +184,7 @@ def begin(
         out: its folder, a path or a URL.
         command: what makes its rows.
         model: all that its rows depend on besides the pictures; can be written as JSON.
-        paths: lists the pictures, in the same order each time.
+        paths: the pictures, in the same order each time.
         put_model: writes what computes into a folder.
         shard_size: pictures of a shard; default: those of the job that is there, or `SHARD_SIZE`.
 
@@ -203,7 +203,7 @@ def begin(
     _compare(begun, command, model, shard_size)
     digest = hashlib.sha256()
     pictures = 0
-    for path in paths():
+    for path in paths:
         digest.update(_line(path))
         pictures += 1
     if digest.hexdigest() != begun.manifest.input_sha256:
@@ -251,7 +251,7 @@ def _new(
     out: str,
     command: str,
     model: Mapping[str, Any],
-    paths: Callable[[], Iterable[str]],
+    paths: Iterable[str],
     put_model: Callable[[Folder], None],
     shard_size: int,
 ) -> Job:
@@ -262,7 +262,7 @@ def _new(
     own = Folder(folder.join(_JOB))
     own.make()
     put_model(own)
-    pictures, digest = _write_inputs(own, paths(), shard_size)
+    pictures, digest = _write_inputs(own, paths, shard_size)
     manifest = Manifest(command, model, pictures, digest, shard_size)
     text = json.dumps({"schema": SCHEMA_VERSION, **asdict(manifest)}, indent=2, ensure_ascii=False, allow_nan=False)
     own.write(MANIFEST, f"{text}\n".encode("utf-8", "backslashreplace"))

@@ -1,0 +1,629 @@
+"""Jobs, their shards and parts, whatever runs them: no Ray and no TensorFlow here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from broken_pictures import broken_pictures
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from multilabel import distributed, processors
+from multilabel.distributed import Cluster, job, local, ray_data
+from multilabel.distributed.worker import Done, Start
+from multilabel.errors import DataError, Interrupted, UsageError
+from multilabel.places import Folder
+
+SIZE = (8, 10)
+
+
+class MeanColour:
+    """A model whose columns NumPy and Pillow can check."""
+
+    image_size = SIZE
+    fields = [pa.field("mean", pa.list_(pa.float32(), 3)), pa.field("dark_present", pa.bool_())]  # noqa: RUF012
+
+    def __init__(self, stored: dict[bytes, list[float]] | None = None):
+        self.known = stored or {}
+        self.seen = 0
+
+    def __call__(self, pixels):
+        self.seen += len(pixels)
+        return self.columns(pixels.mean((1, 2)))
+
+    def columns(self, means):
+        means = np.asarray(means, np.float32)
+        return [
+            pa.FixedSizeListArray.from_arrays(pa.array(means.ravel()), type=self.fields[0].type),
+            pa.array(means.mean(1) < 128),
+        ]
+
+    def stored(self, digests):
+        known = [digest for digest in digests if digest in self.known]
+        return known, self.columns([self.known[digest] for digest in known]) if known else []
+
+
+def make_pictures(folder: Path, count: int, seed: int = 0) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:04}.png"
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def begin(out, paths, model=None, shard_size=4, command="embed"):
+    def put_model(folder: Folder) -> None:
+        folder.write("model.bin", b"weights")
+
+    return job.begin(str(out), command, model or {"name": "mean"}, iter(paths), put_model, shard_size)
+
+
+def run(begun, model=None, engine=None, **settings):
+    """What the commands do with a job that has begun."""
+    here = model or MeanColour()
+    cluster = Cluster(**settings)
+    if engine is not None:
+        object.__setattr__(cluster, "run", engine)
+    return distributed._run(Start(begun, lambda _: here, cluster.batch_size), cluster, False)
+
+
+def rows(out) -> list[dict]:
+    return pyarrow.dataset.dataset(str(out), format="parquet").to_table().to_pylist()
+
+
+def mean_colour(path):
+    return np.asarray(Image.open(path)).mean((0, 1))
+
+
+def parts(out):
+    return sorted(path.name for path in Path(out).glob("part-*"))
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 23), shard_size=st.integers(1, 9), batch_size=st.integers(1, 5))
+def test_every_picture_has_one_row_in_order(count, shard_size, batch_size, tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 23)[:count]
+    out = tmp_path / f"out-{count}-{shard_size}-{batch_size}"
+    shutil.rmtree(out, ignore_errors=True)
+    summary = run(begin(out, paths, shard_size=shard_size), batch_size=batch_size)
+    found = rows(out)
+    assert [row["path"] for row in found] == paths
+    np.testing.assert_allclose([row["mean"] for row in found], [mean_colour(path) for path in paths], rtol=1e-5)
+    assert [row["dark_present"] for row in found] == [bool(mean_colour(path).mean() < 128) for path in paths]
+    assert [row["sha256"] for row in found] == [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    assert all(row["error"] is None for row in found)
+    assert (summary.pictures, summary.errors, summary.kept) == (count, 0, 0)
+    assert len(parts(out)) == -(-count // shard_size)
+
+
+def test_the_columns_have_names_and_types(tmp_path):
+    run(begin(tmp_path / "out", make_pictures(tmp_path, 3)))
+    schema = pq.read_schema(tmp_path / "out" / "part-0000000.parquet")
+    assert schema.names == ["path", "sha256", "mean", "dark_present", "error"]
+    assert [str(field.type) for field in schema] == [
+        "string",
+        "string",
+        "fixed_size_list<element: float>[3]",
+        "bool",
+        "string",
+    ]
+
+
+def test_what_cannot_be_read_is_a_row_with_an_error(tmp_path):
+    good = make_pictures(tmp_path / "good", 5)
+    broken = []
+    for name, data in broken_pictures(30):
+        (tmp_path / name).write_bytes(data)
+        broken.append(str(tmp_path / name))
+    absent, folder = str(tmp_path / "absent.png"), str(tmp_path / "good")
+    paths = [good[0], *broken[:20], absent, good[1], folder, *broken[20:], *good[2:]]
+    summary = run(begin(tmp_path / "out", paths, shard_size=6))
+    found = {row["path"]: row for row in rows(tmp_path / "out")}
+    assert list(found) == paths
+    for path in good:
+        assert found[path]["error"] is None
+        assert found[path]["mean"] is not None
+    for path in [*broken, absent, folder]:
+        assert found[path]["error"]
+        assert found[path]["mean"] is None
+        assert found[path]["dark_present"] is None
+    assert found[absent] == {
+        "path": absent,
+        "sha256": None,
+        "mean": None,
+        "dark_present": None,
+        "error": "no such file",
+    }
+    assert found[folder]["error"] == "a folder, not a file"
+    assert summary.errors == 32
+    assert str(summary).startswith(f"{tmp_path / 'out'}: 37 rows, 32 with an error.\n37 in ")
+
+
+def test_a_shard_of_nothing_but_errors(tmp_path):
+    summary = run(begin(tmp_path / "out", [str(tmp_path / f"{number}.png") for number in range(9)]))
+    assert summary.errors == 9
+    assert [row["mean"] for row in rows(tmp_path / "out")] == [None] * 9
+
+
+def test_copies_are_computed_once_in_a_shard(tmp_path):
+    one, two = make_pictures(tmp_path, 2)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = str(tmp_path / "broken.png")
+    model = MeanColour()
+    paths = [one, two, one, broken] * 60
+    run(begin(tmp_path / "out", paths, shard_size=1000), model, batch_size=3)
+    assert model.seen == 2
+    found = rows(tmp_path / "out")
+    assert [row["path"] for row in found] == paths
+    for row in found:
+        if row["path"] == broken:
+            assert row["error"].startswith("not a picture")
+        else:
+            np.testing.assert_allclose(row["mean"], mean_colour(row["path"]), rtol=1e-5)
+
+
+def test_what_is_stored_is_not_computed(tmp_path):
+    paths = make_pictures(tmp_path, 6)
+    digests = [hashlib.sha256(Path(path).read_bytes()).digest() for path in paths]
+    model = MeanColour({digests[1]: [1.0, 2.0, 3.0], digests[4]: [4.0, 5.0, 6.0]})
+    run(begin(tmp_path / "out", paths, shard_size=100), model)
+    found = [row["mean"] for row in rows(tmp_path / "out")]
+    assert (found[1], found[4]) == ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    np.testing.assert_allclose(found[0], mean_colour(paths[0]), rtol=1e-5)
+    assert model.seen == 4
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    (path,) = make_pictures(tmp_path, 1)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(path, odd)
+    run(begin(tmp_path / "out", [path, odd]))
+    (_, row) = rows(tmp_path / "out")
+    assert row["path"] == f"{tmp_path}/caf\\udce9.png"
+    assert row["mean"] is not None
+
+
+# --- stopping, and going on ---------------------------------------------------------------------------------------
+
+
+def test_a_rerun_does_only_what_is_not_there(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 22)
+    run(begin(tmp_path / "whole", paths))
+    run(begin(tmp_path / "out", paths))
+    for shard in (0, 3, 5):
+        (tmp_path / "out" / job.part_name(shard)).unlink()
+    before = {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in parts(tmp_path / "out")}
+    model = MeanColour()
+    summary = run(begin(tmp_path / "out", paths), model)
+    assert model.seen == 4 + 4 + 2
+    assert summary.kept == 12
+    assert summary.pictures == 22
+    assert all(os.stat(tmp_path / "out" / name).st_mtime_ns == time for name, time in before.items())
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+
+
+def test_nothing_is_left_to_do(tmp_path):
+    paths = [*make_pictures(tmp_path / "pictures", 9), str(tmp_path / "absent.png")]
+    run(begin(tmp_path / "out", paths))
+    model = MeanColour()
+    summary = run(begin(tmp_path / "out", paths), model)
+    assert model.seen == 0
+    assert str(summary) == (f"{tmp_path / 'out'}: 10 rows, 1 with an error.\n10 were there already.")
+
+
+class Crash(BaseException):
+    """What a kill is to the code that it hits."""
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_killed_workers_and_any_order_change_nothing(seed, tmp_path):
+    """An engine that loses workers at random moments, does shards twice and in any order, and is then run again."""
+    chance = random.Random(seed)
+    paths = make_pictures(tmp_path / "pictures", 30)
+    if not (tmp_path / "whole").exists():
+        run(begin(tmp_path / "whole", paths, shard_size=3))
+    out = tmp_path / f"out-{seed}"
+    shutil.rmtree(out, ignore_errors=True)
+    write = Folder.write
+
+    def dying(folder, name, data):
+        if chance.random() < 0.15:
+            Path(folder.join(f".{name}.new-{chance.random()}")).write_bytes(data[: len(data) // 2])
+            raise Crash
+        write(folder, name, data)
+
+    def engine(start, shards):
+        worker = start()
+        waiting = [*shards, *chance.sample(shards, len(shards) // 2)]
+        chance.shuffle(waiting)
+        reported = set()
+        while waiting:
+            shard = waiting.pop()
+            try:
+                done = worker(shard)
+            except Crash:
+                waiting.insert(chance.randrange(len(waiting) + 1), shard)
+                if chance.random() < 0.3:  # the driver is killed, too
+                    raise
+                continue
+            if shard not in reported:
+                reported.add(shard)
+                yield replace(done, node="somewhere")
+
+    with pytest.MonkeyPatch.context() as patch:
+        begun = begin(out, paths, shard_size=3)
+        patch.setattr(Folder, "write", dying)
+        for _ in range(100):
+            try:
+                summary = run(begin(out, paths, shard_size=3), engine=engine)
+                break
+            except Crash:
+                continue
+    assert rows(out) == rows(tmp_path / "whole")
+    assert summary.kept + sum(summary.nodes.values()) == 30
+    assert not list(out.glob(".*"))
+    assert begun.manifest.shards == 10
+
+
+def test_another_engine_takes_a_few_lines(tmp_path):
+    """Eight threads, each with a worker of its own; this is all that an engine is."""
+    paths = make_pictures(tmp_path / "pictures", 40)
+
+    def engine(start, shards):
+        own = threading.local()
+
+        def do(shard: int) -> Done:
+            own.worker = getattr(own, "worker", None) or start()
+            return replace(own.worker(shard), node=threading.current_thread().name)
+
+        with ThreadPoolExecutor(8, "thread") as pool:
+            yield from pool.map(do, shards)
+
+    summary = run(begin(tmp_path / "threads", paths, shard_size=2), engine=engine)
+    run(begin(tmp_path / "local", paths, shard_size=2))
+    assert rows(tmp_path / "threads") == rows(tmp_path / "local")
+    assert "By machine: thread_0 " in str(summary)
+    assert sum(summary.nodes.values()) == 40
+
+
+def test_engines_are_one_function_in_a_short_file():
+    for engine in (local, ray_data):
+        assert callable(engine.run)
+        lines = Path(engine.__file__).read_text().splitlines()
+        assert len(lines) < 200
+        assert not any("import job" in line or ".job import" in line for line in lines)  # shards are numbers to them
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 12)
+
+    def engine(start, shards):
+        worker = start()
+        yield worker(shards[0])
+        yield worker(shards[1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        run(begin(tmp_path / "out", paths), engine=engine)
+    assert str(caught.value) == f"Stopped; 8 of 12 rows are in {tmp_path / 'out'}, and the same command continues."
+    assert run(begin(tmp_path / "out", paths)).kept == 8
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
+def test_a_damaged_part_is_made_anew(damage, tmp_path, caplog):
+    paths = make_pictures(tmp_path / "pictures", 12)
+    run(begin(tmp_path / "out", paths))
+    whole = rows(tmp_path / "out")
+    part = tmp_path / "out" / job.part_name(1)
+    content = part.read_bytes()
+    part.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    summary = run(begin(tmp_path / "out", paths))
+    assert summary.kept == 8
+    assert f"{part} is damaged (" in caplog.text
+    assert ") and is made anew." in caplog.text
+    assert rows(tmp_path / "out") == whole
+
+
+def test_a_part_of_another_length_is_made_anew(tmp_path, caplog):
+    paths = make_pictures(tmp_path / "pictures", 10)
+    run(begin(tmp_path / "out", paths))
+    part = tmp_path / "out" / job.part_name(0)
+    pq.write_table(pq.read_table(part).slice(1), part)
+    assert run(begin(tmp_path / "out", paths)).kept == 6
+    assert f"{part} is damaged (it has 3 rows, expected 4) and is made anew." in caplog.text
+
+
+# --- what stops a job ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 12)
+    begun = begin(tmp_path / "out", paths)
+    write, left = Path.write_bytes, [1]
+
+    def full(path, data):
+        if ".new-" in path.name and not left:
+            write(path, data[:100])
+            raise OSError(28, "No space left on device")
+        left.pop()
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(DataError) as caught:
+            run(begun)
+    part = tmp_path / "out" / job.part_name(1)
+    assert str(caught.value) == (
+        f"{part} cannot be written (No space left on device); mend that, and run the same command again: "
+        "what is finished is kept."
+    )
+    assert parts(tmp_path / "out") == [job.part_name(0)]
+    assert not list((tmp_path / "out").glob(".*"))
+    assert run(begin(tmp_path / "out", paths)).kept == 4
+
+
+def test_a_full_disk_for_real(tmp_path):
+    """A file system of one megabyte; where none can be mounted, the test above stands alone."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k none {small} 2>/dev/null"):
+        pytest.skip("no file system can be mounted here")
+    try:
+        paths = make_pictures(tmp_path / "pictures", 40)
+        begun = begin(small / "out", paths, shard_size=4)
+        with open(small / "ballast", "wb") as file:
+            file.write(bytes(os.statvfs(small).f_bavail * os.statvfs(small).f_bsize - 3 * 4096))
+        with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+            run(begun)
+        assert 0 < len(parts(small / "out")) < 10
+        (small / "ballast").unlink()
+        run(begin(small / "out", paths, shard_size=4))
+        assert [row["path"] for row in rows(small / "out")] == paths
+    finally:
+        os.system(f"umount -l {small}")
+
+
+def test_a_folder_that_is_lost_meanwhile(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 12)
+    out = tmp_path / "out"
+    begun = begin(out, paths)
+
+    def engine(start, shards):
+        worker = start()
+        yield worker(shards[0])
+        out.rename(tmp_path / "lost")
+        yield worker(shards[1])
+
+    with pytest.raises(DataError) as caught:
+        run(begun, engine=engine)
+    sentence = (
+        f"{out}/_job/manifest.json cannot be read (no such file); --out has to be a folder that "
+        "every machine of the job sees, or a URL."
+    )
+    assert str(caught.value) == sentence
+    assert not out.exists()
+    (tmp_path / "lost").rename(out)
+    assert run(begin(out, paths)).kept == 4
+
+
+def test_an_empty_folder_in_its_place_is_not_written_to(tmp_path):
+    """As a mount point is, whose file system went away."""
+    paths = make_pictures(tmp_path / "pictures", 12)
+    out = tmp_path / "out"
+    begun = begin(out, paths)
+
+    def engine(start, shards):
+        worker = start()
+        yield worker(shards[0])
+        out.rename(tmp_path / "lost")
+        out.mkdir()
+        yield worker(shards[1])
+
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read \(no such file\)"):
+        run(begun, engine=engine)
+    assert not list(out.iterdir())
+
+
+def test_another_job_in_its_place_is_not_written_to(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 12)
+    out = tmp_path / "out"
+    begun = begin(out, paths)
+    shutil.rmtree(out)
+    begin(out, paths[:5])
+    with pytest.raises(DataError) as caught:
+        run(begun)
+    assert str(caught.value) == f"{out} is no longer the folder of this job; nothing more is written to it."
+    assert not parts(out)
+
+
+def test_parts_that_are_written_elsewhere_are_missed(tmp_path):
+    """As if a machine had a folder of its own at the same place."""
+    paths = make_pictures(tmp_path / "pictures", 12)
+
+    def engine(start, shards):
+        for shard in shards:
+            yield Done(shard, 4, 0, None, "elsewhere")
+
+    with pytest.raises(DataError) as caught:
+        run(begin(tmp_path / "out", paths), engine=engine)
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: 3 parts were written, and are not there; --out has to be one folder that every "
+        "machine of the job sees, or a URL."
+    )
+
+
+def test_what_goes_wrong_with_a_model_is_a_sentence(tmp_path):
+    class Failing(MeanColour):
+        def __call__(self, pixels):
+            raise RuntimeError("out of\nmemory")
+
+    with pytest.raises(DataError) as caught:
+        run(begin(tmp_path / "out", make_pictures(tmp_path, 5)), Failing())
+    assert str(caught.value) == (f"{tmp_path / 'out'}: its shard 0 cannot be computed (RuntimeError: out of memory).")
+
+
+def test_a_worker_of_another_version(tmp_path):
+    begun = begin(tmp_path / "out", make_pictures(tmp_path, 2))
+    with pytest.raises(DataError, match=r"multilabel .* is installed there, 9\.9 here; install the same\."):
+        Start(begun, lambda _: MeanColour(), version="9.9")()
+
+
+# --- whose job it is ----------------------------------------------------------------------------------------------
+
+
+def refused(out, *arguments, **settings) -> str:
+    with pytest.raises((UsageError, DataError)) as caught:
+        begin(out, *arguments, **settings)
+    return str(caught.value)
+
+
+def test_another_job_is_refused(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 9)
+    out = tmp_path / "out"
+    model = {"name": "mean", "fingerprint": "a" * 64, "thresholds": {"dark": 0.5}}
+    run(begin(out, paths, model))
+    before = rows(out)
+    assert refused(out, paths, {**model, "fingerprint": "b" * 64}) == (
+        f"{out} was begun with another model (fingerprint aaaaaaaaaaaaaaaa..., now bbbbbbbbbbbbbbbb...); "
+        "choose another --out."
+    )
+    assert refused(out, paths, {**model, "thresholds": {"dark": 0.25}}) == (
+        f'{out} was begun with another model (thresholds {{"dark": 0.5}}, now {{"dark": 0.25}}); choose another --out.'
+    )
+    assert refused(out, paths[:-1], model) == f"{out} was begun with other pictures (9, now 8); choose another --out."
+    assert refused(out, paths[::-1], model) == f"{out} was begun with other pictures (9, now 9); choose another --out."
+    assert refused(out, paths, model, 5) == f"{out} was begun with --shard-size 4; leave it out."
+    assert refused(out, paths, model, command="infer") == (
+        f"{out} was begun by `multilabel embed`; choose another --out."
+    )
+    assert rows(out) == before
+    assert begin(out, paths, model, None).manifest.shard_size == 4
+
+
+def test_something_else_in_the_folder(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 2)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.doc").write_bytes(b"")
+    assert refused(out, paths) == f"{out} holds something else (thesis.doc); choose another --out."
+    assert sorted(path.name for path in out.iterdir()) == ["thesis.doc"]
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    out = tmp_path / "out"
+    out.write_bytes(b"")
+    paths = make_pictures(tmp_path / "pictures", 2)
+    assert refused(out, paths) == f"{out}: cannot be used (Not a directory); choose another --out."
+
+
+def test_no_pictures(tmp_path):
+    assert refused(tmp_path / "out", []) == "There are no pictures."
+    run(begin(tmp_path / "out", make_pictures(tmp_path, 2)))  # what was begun for none is in nobody's way
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b'{"schema": 1}', b'{"schema": 1, "colour": 3}'])
+def test_a_damaged_manifest(manifest, tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 2)
+    out = tmp_path / "out"
+    begin(out, paths)
+    (out / "_job" / "manifest.json").write_bytes(manifest)
+    sentence = refused(out, paths)
+    assert sentence.startswith(f"{out}/_job/manifest.json is damaged (")
+    assert sentence.endswith("); choose another --out.")
+
+
+def test_a_newer_manifest(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 2)
+    begin(tmp_path / "out", paths)
+    (tmp_path / "out" / "_job" / "manifest.json").write_bytes(b'{"schema": 2}')
+    assert refused(tmp_path / "out", paths) == (
+        f"{tmp_path / 'out'} was begun by a newer multilabel; update with `pip install -U multilabel`."
+    )
+
+
+def test_killed_while_it_begins(tmp_path):
+    """Without a manifest nothing has begun; what was written before it is written again."""
+    paths = make_pictures(tmp_path / "pictures", 9)
+    begin(tmp_path / "out", paths[:3])
+    (tmp_path / "out" / "_job" / "manifest.json").unlink()
+    run(begin(tmp_path / "out", paths))
+    assert [row["path"] for row in rows(tmp_path / "out")] == paths
+
+
+# --- engines and plans --------------------------------------------------------------------------------------------
+
+
+def test_options_of_another_engine():
+    for name, value in {"address": "auto", "workers_per_node": 2}.items():
+        with pytest.raises(UsageError) as caught:
+            Cluster(**{name: value})
+        option = "--" + name.replace("_", "-")
+        assert str(caught.value) == f"{option} belongs to --engine ray; add that, or leave it out."
+    with pytest.raises(UsageError, match=r"--engine is 'spark'; choose from local, ray\."):
+        Cluster("spark")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "per_node", "expected"),
+    [
+        ([(1, 0)], None, (1, 1, 0)),
+        ([(2, 0)], None, (1, 2, 0)),
+        ([(1, 0), (1, 0), (0, 0)], None, (2, 1, 0)),
+        ([(4, 0)], None, (1, 3, 0)),  # one slot stays free
+        ([(8, 0), (8, 0)], None, (2, 7, 0)),
+        ([(16, 0)], None, (2, 7, 0)),
+        ([(64, 0)], None, (9, 7, 0)),
+        ([(64, 0), (8, 0)], None, (10, 7, 0)),  # of the smaller machine's size
+        ([(8, 0)], 2, (2, 3, 0)),
+        ([(2, 0)], 2, (2, 1, 0)),
+        ([(2, 0)], 9, (2, 1, 0)),  # no more than there is room for
+        ([(16, 1), (16, 1), (4, 0)], None, (2, 15, 1)),  # GPUs alone
+        ([(48, 4)], None, (4, 11, 1)),
+        ([(16, 2), (8, 1)], None, (3, 7, 1)),
+    ],
+)
+def test_a_plan_suits_the_machines(nodes, per_node, expected):
+    planned = ray_data.plan(nodes, per_node)
+    assert (planned.workers, planned.cpus, planned.gpus) == expected
+
+
+@given(nodes=st.lists(st.tuples(st.integers(0, 130), st.integers(0, 8)), min_size=1, max_size=6))
+def test_a_plan_fits_into_the_machines(nodes):
+    if not any(cpus for cpus, _ in nodes):
+        with pytest.raises(DataError, match="No machine of the Ray cluster has a processor to compute on"):
+            ray_data.plan(nodes)
+        return
+    planned = ray_data.plan(nodes)
+    room = sum(min(cpus // planned.cpus, gpus // planned.gpus if planned.gpus else cpus) for cpus, gpus in nodes)
+    assert 1 <= planned.workers <= room
+    assert planned.cpus >= 1
+
+
+def test_processors_are_those_that_were_given(monkeypatch):
+    monkeypatch.setattr(processors, "_limit", None)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "")
+    assert processors.processors() == os.cpu_count()
+    processors.use(3)
+    assert (processors.processors(), processors.limit()) == (3, 3)
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == os.environ["TF_NUM_INTEROP_THREADS"] == "3"
