@@ -350,6 +350,7 @@ def test_output_to_a_pipe_a_link_and_a_folder(folder: Path, bundle: Path, tmp_pa
     assert refused.stderr == f"Error: {tmp_path} cannot be written (Is a directory); choose another --output.\n"
 
 
+@pytest.mark.slow
 def test_file_names_that_are_not_utf8_come_through_stdin(folder: Path, bundle: Path) -> None:
     name = os.fsencode(folder) + b"/caf\xe9.jpg"
     Path(os.fsdecode(name)).write_bytes((folder / "images" / "1.jpg").read_bytes())
@@ -584,6 +585,7 @@ def test_ctrl_c_ends_with_one_line(backbone: str, root: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_real_data_through_the_command(shared: Path, tmp_path: Path) -> None:
     aimonk = shared / "data" / "aimonk"
     weights = shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"

@@ -155,11 +155,8 @@ def trained_by_hand(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return inputs @ weights
 
 
-def backends() -> list[object]:
-    return ["tensorflow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jax", "torch"))]
-
-
-@pytest.mark.parametrize("backend", backends())
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_keras_other_backend(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

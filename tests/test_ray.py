@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+
+from multilabel.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -49,17 +52,24 @@ class Nodes:
         self.cluster.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     nodes = Nodes(3)
     yield nodes
     nodes.close()
 
 
-def started(*arguments: object, log: Path | None = None) -> subprocess.Popen[str]:
+def started(*arguments: object) -> subprocess.Popen[str]:
     """A command, as a user types it."""
     command = [sys.executable, "-m", "multilabel", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def here(*arguments: object) -> str:
+    """The same, in this process, which has loaded TensorFlow."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def finished(process: subprocess.Popen[str], seconds: float = 560) -> str:
@@ -73,26 +83,26 @@ def parts(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sorted(out.glob("part-*"))}
 
 
-def assert_same(here: Path, there: Path) -> None:
+def assert_same(one: Path, two: Path) -> None:
     """The same rows in the same order, row for row."""
-    one, two = pd.read_parquet(here), pd.read_parquet(there)
-    assert one.columns.to_list() == two.columns.to_list()
-    for column in one:
-        if one[column].dtype == "float32":
-            np.testing.assert_allclose(one[column], two[column], rtol=0, atol=SAME)
+    a, b = pd.read_parquet(one), pd.read_parquet(two)
+    assert a.columns.to_list() == b.columns.to_list()
+    for column in a:
+        if a[column].dtype == "float32":
+            np.testing.assert_allclose(a[column], b[column], rtol=0, atol=SAME)
         elif column == "feature":
-            known = one["error"].isna()
-            here_, there_ = (np.stack(frame["feature"][known].to_list()) for frame in (one, two))
-            np.testing.assert_allclose(here_, there_, rtol=0, atol=SAME * np.abs(there_).max())
+            known = a["error"].isna()
+            ours, theirs = (np.stack(frame["feature"][known].to_list()) for frame in (a, b))
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=SAME * np.abs(theirs).max())
         else:
-            pd.testing.assert_series_equal(one[column], two[column])
+            pd.testing.assert_series_equal(a[column], b[column])
 
 
 @pytest.fixture(scope="module")
 def model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model") / "model"
     arguments = ["--backbone", "cnn", "--names", "long_sleeves,stripes,buttons,heart", "--out", out]
-    finished(started("fit", "--labels", root / "data" / "labels.txt", *arguments))
+    here("fit", "--labels", root / "data" / "labels.txt", *arguments)
     return out
 
 
@@ -111,7 +121,7 @@ def fashion(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(model: Path, fashion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one machine predicts."""
     out = tmp_path_factory.mktemp("predicted") / "local"
-    said = finished(started("infer", fashion, "--model", model, "--format", "parquet", "--output", out))
+    said = here("infer", fashion, "--model", model, "--format", "parquet", "--output", out)
     assert f"{out}: 6,003 rows, 3 with an error." in said
     return out
 
@@ -172,7 +182,7 @@ def test_the_driver_is_killed(nodes, model, fashion, predicted, tmp_path):
         time.sleep(3)  # Ray ends the workers of a driver that is gone
         kept = parts(out)
         assert until <= len(kept) < 151
-    said = finished(started("infer", fashion, "--model", model, "--format", "parquet", "--output", out))
+    said = here("infer", fashion, "--model", model, "--format", "parquet", "--output", out)
     assert {name: time for name, time in parts(out).items() if name in kept} == kept
     assert f"{sum(40 if name != 'part-0000150.parquet' else 3 for name in kept):,} were there already." in said
     assert_same(out, predicted)
@@ -214,17 +224,17 @@ def test_a_cluster_of_this_machine_embeds(root, tmp_path):
     """Without --address; and heads train on what comes back."""
     arguments = ["embed", root / "data" / "images", "--backbone", "cnn", "--shard-size", "50", "--out"]
     finished(started(*arguments, tmp_path / "ray", "--engine", "ray", "--workers-per-node", "2"))
-    finished(started(*arguments, tmp_path / "local", "--cache", tmp_path / "none"))
+    here(*arguments, tmp_path / "local", "--cache", tmp_path / "none")
     assert_same(tmp_path / "ray", tmp_path / "local")
     fit = ["fit", "--labels", root / "data" / "labels.txt", "--cache", tmp_path / "cache", "--out", tmp_path / "model"]
-    finished(started(*fit, "--features", tmp_path / "ray"))
+    here(*fit, "--features", tmp_path / "ray")
     assert json.loads((tmp_path / "model" / "multilabel.json").read_text())["provenance"]["pictures"]
 
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("127.0.0.1:1", r"--address 127\.0\.0\.1:1: no Ray cluster answers \(.*\); start a cluster with .*\."),
+        ("127.0.0.1:1", r"--address 127\.0\.0\.1:1: no Ray cluster answers \(.*\); start one with .*\."),
         ("ray://10.0.0.1:1", r"--address ray://10\.0\.0\.1:1: run the command on a machine of the cluster, or with .*"),
     ],
 )
@@ -237,7 +247,7 @@ def test_a_cluster_that_is_not_there(address, sentence, root, tmp_path):
 
 
 def test_an_object_store(root, tmp_path, monkeypatch):
-    """Pictures from and parts to `s3://`, by workers of a cluster, on an S3 server of this machine."""
+    """Pictures from and parts to `s3://`, on an S3 server of this machine."""
     server = pytest.importorskip("moto.server", reason="pip install -e '.[test-cluster]'")
     s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[test-cluster]'")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -252,18 +262,18 @@ def test_an_object_store(root, tmp_path, monkeypatch):
         store.mkdir("bucket")
         store.put(str(root / "data" / "images"), "bucket/photos", recursive=True)
         arguments = ["--backbone", "cnn", "--shard-size", "100"]
-        run = ["embed", "s3://bucket/photos/", *arguments, "--out", "s3://bucket/features", "--engine", "ray"]
-        assert "397 rows, 1 with an error." in finished(started(*run))
-        assert "397 were there already." in finished(started(*run))
-        finished(started("embed", root / "data" / "images", *arguments, "--out", tmp_path / "local"))
+        run = ["embed", "s3://bucket/photos/", *arguments, "--out", "s3://bucket/features"]
+        assert "397 rows, 1 with an error." in finished(started(*run, "--engine", "ray"))
+        assert "397 were there already." in here(*run)
+        here("embed", root / "data" / "images", *arguments, "--out", tmp_path / "local")
         store.get("bucket/features", str(tmp_path / "features"), recursive=True)
-        there, here = pd.read_parquet(tmp_path / "features"), pd.read_parquet(tmp_path / "local")
-        assert there["path"].to_list() == [f"s3://bucket/photos/{Path(path).name}" for path in here["path"]]
-        known = here["error"].isna()
+        there, local = pd.read_parquet(tmp_path / "features"), pd.read_parquet(tmp_path / "local")
+        assert there["path"].to_list() == [f"s3://bucket/photos/{Path(path).name}" for path in local["path"]]
+        known = local["error"].isna()
         np.testing.assert_allclose(
-            np.stack(there["feature"][known].to_list()), np.stack(here["feature"][known].to_list()), atol=SAME
+            np.stack(there["feature"][known].to_list()), np.stack(local["feature"][known].to_list()), atol=SAME
         )
         fit = ["fit", "--labels", root / "data" / "labels.txt", "--features", "s3://bucket/features", "--epochs", "2"]
-        finished(started(*fit, "--cache", tmp_path / "cache", "--out", tmp_path / "model"))
+        here(*fit, "--cache", tmp_path / "cache", "--out", tmp_path / "model")
     finally:
         serving.stop()
