@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from io import BytesIO
 from itertools import chain
 from typing import Any
@@ -86,19 +85,12 @@ class Job:
         """Where all else is."""
         return Folder(self.parts.join(_JOB))
 
-    @cached_property
-    def _inputs(self) -> Any:
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(self.own.open(INPUTS))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file."""
-        return {key: value for key, value in vars(self).items() if key != "_inputs"}
-
     def paths(self, shard: int) -> list[str]:
         """The pictures of a shard."""
-        (column,) = self._inputs.read_row_group(shard).columns
+        import pyarrow.parquet as pq
+
+        with self.own.open(INPUTS) as file:
+            (column,) = pq.ParquetFile(file).read_row_group(shard).columns
         return [os.fsdecode(path) for path in column.to_pylist()]
 
     def check(self) -> None:
@@ -148,7 +140,7 @@ class Job:
             return {shard: errors for shard, errors in counted if errors is not None}
 
     def errors(self, shard: int) -> int | None:
-        """How many pictures of a finished shard could not be read; `None` if its part is damaged."""
+        """How many pictures of a finished shard could not be read; `None` if its part is absent or damaged."""
         import pyarrow.parquet as pq
 
         try:
@@ -160,6 +152,8 @@ class Job:
             if footer.num_rows != self.manifest.rows(shard):
                 raise ValueError(f"it has {footer.num_rows} rows, expected {self.manifest.rows(shard)}")
             return int(footer.num_rows - without)
+        except FileNotFoundError:
+            return None
         except Exception as error:  # whatever is wrong with it
             _log.warning(f"{self.parts.join(part_name(shard))} is damaged ({reason_of(error)}) and is made anew.")
             return None

@@ -92,7 +92,12 @@ class Worker:
         self.job, self.model, self.batch_size = job, model, batch_size
 
     def __call__(self, shard: int) -> Done:
-        """Makes the part of a shard. Pictures that cannot be read are rows with an error."""
+        """Makes the part of a shard. Pictures that cannot be read are rows with an error.
+
+        A part that is there stays: another machine may have been lost after it wrote it, and before it said so.
+        """
+        if (errors := self.job.errors(shard)) is not None:
+            return Done(shard, self.job.manifest.rows(shard), errors)
         try:
             table = self._table(self.job.paths(shard))
             self.job.write(shard, table)
