@@ -146,6 +146,7 @@ _cluster = _together(
         "--batch-size", type=click.IntRange(1), help="Pictures that go through the model at once. [default: 32]"
     ),
     click.option("--shard-size", type=click.IntRange(1), help="Pictures of a part.  [default: 1024]"),
+    click.option("--retry-errors", is_flag=True, default=None, help="Make parts with errors anew."),
 )
 _images_option = _option(
     "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
@@ -421,7 +422,7 @@ def embed(
 
     A run that stopped is continued by the same command. `fit --features` trains heads on what it writes.
     """
-    with sentences("Stopped; nothing was written."):
+    with sentences("Stopped; parts that are finished are kept."):
         from . import distributed
 
         where = distributed.Cluster(**_given(cluster))

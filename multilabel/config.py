@@ -378,17 +378,9 @@ _ATTRIBUTES_ONLY = ("loss", "missing", "pos_weight", "permutations")
 _TAGS_ONLY = ("min_count", "min_share", "class_weight", "label_smoothing")
 _PER_PHASE = ("epochs", "lr", "patience")
 _STEPS_ONLY = ("epochs", "lr", "patience", "batch_size")
-_PICTURES_AGAIN = ("train_backbone", "fine_tune", "views")
 _OF_PICTURES = (
-    "images",
-    "backbone",
-    "weights",
-    "cnn",
-    "image_size",
-    "precision",
-    "train_backbone",
-    "fine_tune",
-    "views",
+    *("images", "backbone", "weights", "cnn", "image_size", "precision"),
+    *("train_backbone", "fine_tune", "views"),
 )
 _BACKBONE_ONLY = ("schedule", "warmup", "ema", "resume")
 _CHOICES = {

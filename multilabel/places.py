@@ -1,4 +1,4 @@
-"""Files on a disk and behind URLs of fsspec (`s3://`, `gs://`, ...): read, listed, written whole or not at all."""
+"""Files on a disk and behind URLs of fsspec: read, listed, and on disks and object stores written whole or not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import MultilabelError, UsageError
+from .errors import DataError, MultilabelError, UsageError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
 
@@ -79,6 +79,8 @@ def walk_url(url: str) -> Iterator[str]:
         Exception: whatever its filesystem raises.
     """
     filesystem, path = _filesystem(url)
+    url = url.rstrip("/")
+    before = url.removesuffix(path) if url.endswith(path) else None  # with the host, which names in a listing lack
     waiting = [path]
     while waiting:
         folder = waiting.pop()
@@ -89,16 +91,31 @@ def walk_url(url: str) -> Iterator[str]:
         waiting += reversed(below)
         for item in items:
             if item["type"] == "file" and not item["name"].endswith("/"):  # a folder may be an object of its own
-                yield filesystem.unstrip_protocol(item["name"])
+                yield filesystem.unstrip_protocol(item["name"]) if before is None else before + item["name"]
 
 
-def open_file(path: str) -> IO[bytes]:
-    """A file or what is behind a URL, to read from anywhere in it."""
+def open_file(path: str, **settings: Any) -> IO[bytes]:
+    """A file or what is behind a URL, to read from anywhere in it; settings are those of `fsspec`'s `open`."""
     if not is_url(path):
         return open(path, "rb")
     filesystem, inside = _filesystem(path)
-    opened: IO[bytes] = filesystem.open(inside, "rb")
+    opened: IO[bytes] = filesystem.open(inside, "rb", **settings)
     return opened
+
+
+@contextmanager
+def in_a_sentence(path: str) -> Iterator[None]:
+    """Whatever goes wrong in the block with a file or a URL is one sentence.
+
+    Raises:
+        DataError: something went wrong.
+    """
+    try:
+        yield
+    except MultilabelError:
+        raise
+    except Exception as error:  # each kind of file and filesystem has its own
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}).") from error
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,8 @@ class Folder:
                 return [name for name in os.listdir(self.path) if not name.startswith(".")]
             filesystem, path = _filesystem(self.path)
             filesystem.invalidate_cache()
-            found = (item.rstrip("/").rsplit("/", 1)[-1] for item in filesystem.ls(path, detail=False))
+            others = (item.rstrip("/") for item in filesystem.ls(path, detail=False))
+            found = (item.rsplit("/", 1)[-1] for item in others if item != path)  # a folder may be an object itself
             return [name for name in found if name and not name.startswith(".")]
         except FileNotFoundError:
             return []
@@ -147,8 +165,8 @@ class Folder:
         return Path(self.join(name)).read_bytes()
 
     def open(self, name: str) -> IO[bytes]:
-        """A file in it, to read from anywhere in it."""
-        return open_file(self.join(name))
+        """A file in it, to read a little of."""
+        return open_file(self.join(name), cache_type="none") if is_url(self.path) else open_file(self.join(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file: at once, or not at all."""
@@ -215,8 +233,12 @@ def _filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         advice = "install it with `pip install 'multilabel[parquet]'`"
         raise MissingPackage(f"{url}: URLs need another package; {advice}.") from error
+    protocol = url.partition("://")[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        # Not `url_to_fs`, for which `::` in a name has a meaning.
+        kind = fsspec.get_filesystem_class(protocol)
+        filesystem = fsspec.filesystem(protocol, **kind._get_kwargs_from_urls(url))
+        path = kind._strip_protocol(url)
     except ImportError as error:
         raise MissingPackage(f"{url}: such URLs need another package ({str(error).rstrip('.')}).") from error
     return filesystem, path

@@ -57,7 +57,7 @@ def embedded(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("embedded") / "features"
     done = run("embed", root / "data" / "images", "--backbone", "cnn", "--shard-size", 100, "--out", out)
     assert done.exit_code == 0, done.output
-    assert re.search(rf"{out}: 397 rows, 1 with an error\.\n397 in .* s: .* pictures/s\.", done.output)
+    assert re.search(rf"{out}: 397 rows, 1 with an error; .*\.\n397 in .* s: .* pictures/s\.", done.output)
     return out
 
 
@@ -95,10 +95,13 @@ def test_a_rerun_is_of_the_same(embedded, root, pictures):
     again = ["embed", root / "data" / "images", "--out", embedded]
     done = run(*again, "--backbone", "cnn")
     assert done.exit_code == 0
-    assert done.output.endswith("397 rows, 1 with an error.\n397 were there already.\n")
+    summary = "397 rows, 1 with an error; --retry-errors tries them again.\n397 were there already.\n"
+    assert done.output.endswith(summary)
     code, sentence = refused(*again, "--backbone", "cnn", "--precision", "float32", "--image-size", "32")
     assert code == 2
-    assert sentence.startswith(f"Error: {embedded} was begun with another model (backbone {{")
+    assert sentence.startswith(
+        f"Error: {embedded} was begun with another model (backbone image_size [80, 60], now [32, "
+    )
     code, sentence = refused("embed", *pictures[1:], "--out", embedded, "--backbone", "cnn")
     assert (code, sentence) == (
         2,
@@ -204,7 +207,7 @@ def test_predictions_are_those_of_csv(model, root, pictures, tmp_path):
     arguments = ["infer", *given, "--model", model, "--threshold", "heart=0.25"]
     done = run(*arguments, "--format", "parquet", "--output", tmp_path / "parts", "--shard-size", "30")
     assert done.exit_code == 0, done.output
-    assert f"{tmp_path / 'parts'}: 101 rows, 11 with an error." in done.output
+    assert f"{tmp_path / 'parts'}: 101 rows, 11 with an error; --retry-errors tries them again." in done.output
     run(*arguments, "--format", "csv", "--output", tmp_path / "rows.csv")
     parts, rows = pd.read_parquet(tmp_path / "parts"), pd.read_csv(tmp_path / "rows.csv")
     assert parts.columns.to_list() == ["path", "sha256", *rows.columns[1:-1], "error"]
@@ -215,7 +218,7 @@ def test_predictions_are_those_of_csv(model, root, pictures, tmp_path):
         assert parts[f"{name}_present"].dropna().astype(int).to_list() == rows[f"{name}_present"].dropna().to_list()
     changed = run(*arguments[:-1], "heart=0.5", "--format", "parquet", "--output", tmp_path / "parts")
     assert changed.exit_code == 2
-    assert "was begun with another model (thresholds {" in changed.output
+    assert "was begun with another model (thresholds heart 0.25, now 0.5)" in changed.output
 
 
 def test_tags_and_undecided_ones(root, tmp_path):
@@ -306,9 +309,9 @@ def test_wrong_calls(model, pictures, tmp_path):
 
 @pytest.mark.parametrize(("package", "engine", "extra"), [("pyarrow", "local", "parquet"), ("ray", "ray", "ray")])
 def test_missing_packages(package, engine, extra, pictures, tmp_path, monkeypatch):
-    from multilabel import distributed
+    from multilabel.distributed import job
 
-    monkeypatch.setattr(distributed, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr(job, "find_spec", lambda name: None if name == package else object())
     what = "Parquet" if package == "pyarrow" else "--engine ray"
     assert refused("embed", pictures[0], "--backbone", "cnn", "--engine", engine, "--out", tmp_path / "out") == (
         2,

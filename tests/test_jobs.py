@@ -80,7 +80,7 @@ def run(begun, model=None, engine=None, **settings):
     cluster = Cluster(**settings)
     if engine is not None:
         object.__setattr__(cluster, "run", engine)
-    return distributed._run(Start(begun, lambda _: here, cluster.batch_size), cluster, False)
+    return distributed._run(begun, lambda _: here, cluster, False)
 
 
 def rows(out) -> list[dict]:
@@ -155,7 +155,9 @@ def test_what_cannot_be_read_is_a_row_with_an_error(tmp_path):
     }
     assert found[folder]["error"] == "a folder, not a file"
     assert summary.errors == 32
-    assert str(summary).startswith(f"{tmp_path / 'out'}: 37 rows, 32 with an error.\n37 in ")
+    assert str(summary).startswith(
+        f"{tmp_path / 'out'}: 37 rows, 32 with an error; --retry-errors tries them again.\n37 in "
+    )
 
 
 def test_a_shard_of_nothing_but_errors(tmp_path):
@@ -238,7 +240,9 @@ def test_nothing_is_left_to_do(tmp_path):
     model = MeanColour()
     summary = run(begin(tmp_path / "out", paths), model)
     assert model.seen == 0
-    assert str(summary) == (f"{tmp_path / 'out'}: 10 rows, 1 with an error.\n10 were there already.")
+    assert str(summary) == (
+        f"{tmp_path / 'out'}: 10 rows, 1 with an error; --retry-errors tries them again.\n10 were there already."
+    )
 
 
 class Crash(BaseException):
@@ -519,7 +523,7 @@ def test_another_job_is_refused(tmp_path):
         "choose another --out."
     )
     assert refused(out, paths, {**model, "thresholds": {"dark": 0.25}}) == (
-        f'{out} was begun with another model (thresholds {{"dark": 0.5}}, now {{"dark": 0.25}}); choose another --out.'
+        f"{out} was begun with another model (thresholds dark 0.5, now 0.25); choose another --out."
     )
     assert refused(out, paths[:-1], model) == f"{out} was begun with other pictures (9, now 8); choose another --out."
     assert refused(out, paths[::-1], model) == f"{out} was begun with other pictures (9, now 9); choose another --out."
@@ -604,13 +608,16 @@ def test_options_of_another_engine():
         ([(8, 0), (8, 0)], None, (2, 7, 0)),
         ([(16, 0)], None, (2, 7, 0)),
         ([(64, 0)], None, (9, 7, 0)),
-        ([(64, 0), (8, 0)], None, (10, 7, 0)),  # of the smaller machine's size
+        ([(28, 0), (8, 0)], None, (4, 7, 0)),  # of the smaller machine's size
+        ([(64, 0), (8, 0), (1, 0)], None, (9, 7, 0)),  # without those that are far smaller
         ([(8, 0)], 2, (2, 3, 0)),
         ([(2, 0)], 2, (2, 1, 0)),
         ([(2, 0)], 9, (2, 1, 0)),  # no more than there is room for
         ([(16, 1), (16, 1), (4, 0)], None, (2, 15, 1)),  # GPUs alone
         ([(48, 4)], None, (4, 11, 1)),
         ([(16, 2), (8, 1)], None, (3, 7, 1)),
+        ([(64, 1), (16, 8)], None, (9, 1, 1)),
+        ([(8, 8)], None, (8, 1, 1)),
     ],
 )
 def test_a_plan_suits_the_machines(nodes, per_node, expected):
@@ -627,7 +634,54 @@ def test_a_plan_fits_into_the_machines(nodes):
     planned = ray_data.plan(nodes)
     room = sum(min(cpus // planned.cpus, gpus // planned.gpus if planned.gpus else cpus) for cpus, gpus in nodes)
     assert 1 <= planned.workers <= room
+    with_gpus = [node for node in nodes if min(node)]
+    assert planned.gpus == (1 if with_gpus else 0)
+    assert not with_gpus or planned.workers == sum(map(min, with_gpus))  # a GPU without a processor stays idle
     assert planned.cpus >= 1
+
+
+def test_a_plan_without_gpus():
+    assert ray_data.plan([(96, 1), (48, 0)], gpu=False) == ray_data.plan([(96, 0), (48, 0)])
+    with pytest.raises(UsageError, match="--workers-per-node: each GPU of the cluster has one worker; leave it out"):
+        ray_data.plan([(16, 1)], 3)
+
+
+def test_what_ray_gives_up_on_is_a_sentence():
+    with pytest.raises(DataError) as caught, ray_data._sentences():
+        raise RuntimeError("Traceback of many lines\n\nThe actor died.\n")
+    assert str(caught.value) == (
+        "Ray gave up (RuntimeError: The actor died.); what is finished is kept, and the same command continues."
+    )
+
+
+def test_errors_are_tried_again_when_asked(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 9)
+    hidden = Path(paths[5]).rename(tmp_path / "hidden.png")
+    run(begin(tmp_path / "out", paths))
+    assert [row["path"] for row in rows(tmp_path / "out") if row["error"]] == [paths[5]]
+    hidden.rename(paths[5])
+    assert run(begin(tmp_path / "out", paths)).errors == 1
+    model = MeanColour()
+    summary = run(begin(tmp_path / "out", paths), model, retry_errors=True)
+    assert (summary.errors, summary.kept, model.seen) == (0, 5, 4)
+    assert not any(row["error"] for row in rows(tmp_path / "out"))
+
+
+def test_a_part_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch):
+    """A disk that does not answer says nothing of the part."""
+    paths = make_pictures(tmp_path / "pictures", 9)
+    run(begin(tmp_path / "out", paths))
+    begun = begin(tmp_path / "out", paths)
+    before = parts(tmp_path / "out"), rows(tmp_path / "out")
+
+    def refuse(folder, name):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "open", refuse)
+        with pytest.raises(DataError, match=r"part-0000000\.parquet cannot be read \(Input/output error\)\."):
+            run(begun)
+    assert (parts(tmp_path / "out"), rows(tmp_path / "out")) == before
 
 
 def test_processors_are_those_that_were_given(monkeypatch):

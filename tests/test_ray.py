@@ -122,7 +122,7 @@ def predicted(model: Path, fashion: Path, tmp_path_factory: pytest.TempPathFacto
     """What one machine predicts."""
     out = tmp_path_factory.mktemp("predicted") / "local"
     said = here("infer", fashion, "--model", model, "--format", "parquet", "--output", out)
-    assert f"{out}: 6,003 rows, 3 with an error." in said
+    assert f"{out}: 6,003 rows, 3 with an error;" in said
     return out
 
 
@@ -134,7 +134,7 @@ def infer(fashion: Path, model: Path, out: Path, nodes: Nodes, *more: object) ->
 def test_three_nodes_write_what_one_machine_writes(nodes, model, fashion, predicted, tmp_path):
     said = finished(infer(fashion, model, tmp_path / "out", nodes))
     assert_same(tmp_path / "out", predicted)
-    assert "6,003 rows, 3 with an error." in said
+    assert "6,003 rows, 3 with an error;" in said
     shares = [int(share) for share in re.findall(r"\) (\d+)%", said.splitlines()[-1])]
     assert len(shares) == 3
     assert 98 <= sum(shares) <= 102
@@ -163,7 +163,7 @@ def test_ten_nodes_are_killed(nodes, model, fashion, predicted, tmp_path):
     assert len(kills) == 10
     print(f"\nnodes were killed when so many of 151 parts were there: {kills}")
     assert_same(out, predicted)
-    assert "6,003 rows, 3 with an error." in output
+    assert "6,003 rows, 3 with an error;" in output
     assert "Traceback" not in said
     assert len(parts(out)) == 151
     assert not list(out.glob(".*"))
@@ -263,7 +263,7 @@ def test_an_object_store(root, tmp_path, monkeypatch):
         store.put(str(root / "data" / "images"), "bucket/photos", recursive=True)
         arguments = ["--backbone", "cnn", "--shard-size", "100"]
         run = ["embed", "s3://bucket/photos/", *arguments, "--out", "s3://bucket/features"]
-        assert "397 rows, 1 with an error." in finished(started(*run, "--engine", "ray"))
+        assert "397 rows, 1 with an error;" in finished(started(*run, "--engine", "ray"))
         assert "397 were there already." in here(*run)
         here("embed", root / "data" / "images", *arguments, "--out", tmp_path / "local")
         store.get("bucket/features", str(tmp_path / "features"), recursive=True)

@@ -2,7 +2,7 @@
 
 A job (`job.py`) is a folder. Workers (`worker.py`) turn its shards into parts, with what computes features
 (`embedding.py`) or predictions (`predicting.py`). An engine, `local.py` or `ray_data.py`, is one function that hands
-shards to workers; another one takes one more such file, and a line in `_engine`.
+shards to workers; another one takes one more such file, and a line in `Cluster.run`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,11 @@ from tqdm import tqdm
 
 from ..config import DEFAULT_BACKBONE, ENGINES, CnnShape
 from ..errors import DataError, Interrupted, UsageError
-from ..places import Folder, check_url, is_url
+from ..places import Folder, in_a_sentence, is_url
 from . import job as jobs
 from . import sources
-from .job import Job
-from .worker import BATCH_SIZE, Done, Start
+from .job import Job, check_installed
+from .worker import BATCH_SIZE, Done, Model, Start
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -47,6 +46,7 @@ class Cluster:
         workers_per_node: workers of the smallest machine of a Ray cluster; default: as many as suit it.
         batch_size: pictures that go through the model at once.
         shard_size: pictures of a shard; default: those of the job that is there, or `job.SHARD_SIZE`.
+        retry_errors: parts with errors are made anew.
     """
 
     engine: str = "local"
@@ -54,6 +54,7 @@ class Cluster:
     workers_per_node: int | None = None
     batch_size: int = BATCH_SIZE
     shard_size: int | None = None
+    retry_errors: bool = False
 
     def __post_init__(self) -> None:
         """Checks what belongs together."""
@@ -63,6 +64,10 @@ class Cluster:
             if self.engine != "ray" and getattr(self, name) is not None:
                 option = "--" + name.replace("_", "-")
                 raise UsageError(f"{option} belongs to --engine ray; add that, or leave it out.")
+        if self.engine == "ray":
+            from .ray_data import GROWTH
+
+            os.environ.setdefault(*GROWTH)
 
     def run(self, start: Start, shards: Sequence[int]) -> Generator[Done, None, None]:
         """Hands shards to workers: the one place that knows which engines there are."""
@@ -102,7 +107,8 @@ class Summary:
         """A few lines for a person."""
         new = self.pictures - self.kept
         rows = f"{self.pictures:,} row{'' if self.pictures == 1 else 's'}"
-        lines = [f"{self.out}: {rows}, {self.errors:,} with an error."]
+        again = "; --retry-errors tries them again" if self.errors else ""
+        lines = [f"{self.out}: {rows}, {self.errors:,} with an error{again}."]
         if self.kept:
             lines.append(f"{self.kept:,} were there already.")
         if new:
@@ -151,10 +157,10 @@ def embed(
         embedding.COMMAND, embedding.description(engine), paths, out, column, cluster, partial(embedding.put, engine)
     )
     if cluster.engine != "local":
-        return _run(Start(job, embedding.load, cluster.batch_size), cluster, progress)
+        return _run(job, embedding.load, cluster, progress)
     with stored(cache or default_cache(), engine) as store:
         here = embedding.Embedding(engine, store)
-        return _run(Start(job, lambda _: here, cluster.batch_size), cluster, progress)
+        return _run(job, lambda _: here, cluster, progress)
 
 
 def infer(
@@ -185,15 +191,16 @@ def infer(
     Raises:
         MultilabelError: for anything that stops it; finished parts are kept. Pictures that cannot be read are rows.
     """
+    from .. import runtimes
     from . import predicting
 
     check_installed(cluster.engine, out)
     said = predicting.description(path, model, runtime, min_confidence)
     job = _begin(predicting.COMMAND, said, paths, out, column, cluster, partial(predicting.put, path))
     if cluster.engine != "local":
-        return _run(Start(job, predicting.load, cluster.batch_size), cluster, progress)
+        return _run(job, predicting.load, cluster, progress, gpu=runtimes.needs_tensorflow(path, runtime))
     here = predicting.Predicting(model, [threshold.value for threshold in model.thresholds], min_confidence)
-    return _run(Start(job, lambda _: here, cluster.batch_size), cluster, progress)
+    return _run(job, lambda _: here, cluster, progress)
 
 
 def backbone_for(
@@ -220,8 +227,9 @@ def backbone_for(
     if model is not None:
         if name or weights:
             raise UsageError(f"--model {model} has its own backbone; leave out --backbone and --weights.")
-        loaded = bundle.load_backbone(model, image_size)
-        return loaded, bundle.load(model).engine.precision if precision == "auto" else precision
+        recorded = bundle.load(model)
+        backbone = recorded.backbone if image_size is None else bundle.load_backbone(model, image_size)
+        return backbone, recorded.engine.precision if precision == "auto" else precision
     if weights is not None and os.path.isdir(weights):
         raise UsageError(f"--weights {weights} is a folder; give a bundle with --model.")
     name = backbones.resolve_name(name or DEFAULT_BACKBONE)
@@ -233,21 +241,6 @@ def backbone_for(
     return backbone, precision
 
 
-def check_installed(engine: str, out: str) -> None:
-    """Makes sure that what a job needs is here.
-
-    Raises:
-        UsageError: a package is missing; the text says what installs it.
-    """
-    needed = {"pyarrow": "parquet", **({"ray": "ray"} if engine == "ray" else {})}
-    for package, extra in needed.items():
-        if find_spec(package) is None:
-            what = "--engine ray" if package == "ray" else "Parquet"
-            raise UsageError(f"{what} needs another package; install it with `pip install 'multilabel[{extra}]'`.")
-    if is_url(out):
-        check_url(out)
-
-
 def _begin(
     command: str,
     model: Mapping[str, Any],
@@ -257,6 +250,7 @@ def _begin(
     cluster: Cluster,
     put_model: Callable[[Folder], None],
 ) -> Job:
+    out = out.removeprefix("file://")
     out = out if is_url(out) else os.path.abspath(out)  # which other machines take it for, too
     job = jobs.begin(out, command, model, sources.find(paths, column), put_model, cluster.shard_size)
     pictures, shards = job.manifest.pictures, job.manifest.shards
@@ -265,10 +259,12 @@ def _begin(
     return job
 
 
-def _run(start: Start, cluster: Cluster, progress: bool) -> Summary:
+def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: bool, *, gpu: bool = True) -> Summary:
     """Does the shards that are not finished."""
-    job, manifest = start.job, start.job.manifest
+    start, manifest = Start(job, load, cluster.batch_size, cluster.retry_errors, gpu), job.manifest
     finished = job.finished()
+    if cluster.retry_errors:
+        finished = {shard: errors for shard, errors in finished.items() if not errors}
     kept = sum(map(manifest.rows, finished))
     errors, nodes = sum(finished.values()), Counter[str]()
     began = time.perf_counter()
@@ -297,7 +293,8 @@ def _run(start: Start, cluster: Cluster, progress: bool) -> Summary:
 
 
 def _check_complete(job: Job) -> None:
-    names = set(job.parts.names())
+    with in_a_sentence(job.out):
+        names = set(job.parts.names())
     missing = [shard for shard in range(job.manifest.shards) if jobs.part_name(shard) not in names]
     if missing:
         raise DataError(
@@ -305,3 +302,4 @@ def _check_complete(job: Job) -> None:
             "machine of the job sees, or a URL."
         )
     job.parts.sweep()
+    job.own.sweep()

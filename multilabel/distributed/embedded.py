@@ -14,10 +14,10 @@ from ..engine import Engine
 from ..errors import DataError, ImageError
 from ..features import Extraction, FeatureStore
 from ..labels import LabelTable
-from ..places import is_url
-from . import check_installed
+from ..places import in_a_sentence, is_url
+from ..writing import encodable
 from .embedding import COMMAND, FEATURE, engine_of
-from .job import all_parts, read
+from .job import all_parts, check_installed, read
 
 _ROWS = 4096  # read at once
 
@@ -41,7 +41,8 @@ class Embedded:
         if self._job.manifest.command != COMMAND:
             raise DataError(f"{out} was written by `multilabel {self._job.manifest.command}`; expected `embed`.")
         self._parts = list(all_parts(self._job))
-        self.engine: Engine = engine_of(self._job)
+        with in_a_sentence(out):
+            self.engine: Engine = engine_of(self._job)
         self._found: dict[str, tuple[bytes | None, str]] = {}  # by path, digest and error
 
     def locate(
@@ -60,9 +61,8 @@ class Embedded:
         Raises:
             DataError: none was embedded (if `strict`, one was not), or a name is that of several pictures.
         """
-        row_of = {
-            name if is_url(name) else _slashes(os.path.normpath(name)): row for row, name in enumerate(table.images)
-        }
+        names = (encodable(name if is_url(name) else _slashes(os.path.normpath(name))) for name in table.images)
+        row_of = {name: row for row, name in enumerate(names)}
         paths: dict[int, str] = {}
         for path, digest, error in self._rows():
             row = next((row_of[end] for end in _ends(path) if end in row_of), None)
@@ -97,6 +97,8 @@ class Embedded:
                     features = batch.column(FEATURE).take([rows[digest] for digest in wanted]).flatten()
                     store.put(wanted, np.asarray(features).reshape(len(wanted), -1))
                     missing.difference_update(wanted)
+                if not missing:
+                    break
         errors = [ImageError(path, self._found[path][1]) for path in paths if self._found[path][0] is None]
         return Extraction(digests, errors, 0)
 
@@ -110,7 +112,7 @@ class Embedded:
         import pyarrow.parquet as pq
 
         for part in self._parts:
-            with self._job.parts.open(part) as file:
+            with in_a_sentence(self._job.parts.join(part)), self._job.parts.open(part) as file:
                 yield from pq.ParquetFile(file).iter_batches(_ROWS, columns=columns)
 
 

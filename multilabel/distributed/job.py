@@ -17,18 +17,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from itertools import chain
 from typing import Any
 
 from ..errors import DataError, MultilabelError, UsageError
 from ..images import chunks
-from ..places import Folder, reason_of
+from ..places import Folder, check_url, in_a_sentence, is_url, reason_of
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 1024  # pictures
 MANIFEST, INPUTS = "manifest.json", "inputs.parquet"
 _JOB = "_job"
+_NAMES = ("backbone weights", "name")  # of what the weights came from: fingerprints tell what they are
 _FOOTERS_AT_ONCE = 16  # of parts, read side by side: a remote folder answers slowly
 _log = logging.getLogger("multilabel")
 
@@ -131,16 +133,21 @@ class Job:
     def finished(self) -> dict[int, int]:
         """The shards whose parts are there, and how many of the pictures of each could not be read.
 
-        A part that is not what was written, which only a fault of the disk can bring about, counts as absent.
+        A part that is shorter than what was written, which only a fault of the disk can bring about, counts as absent.
         """
-        names = set(self.parts.names())
+        with in_a_sentence(self.out):
+            names = set(self.parts.names())
         there = [shard for shard in range(self.manifest.shards) if part_name(shard) in names]
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             counted = zip(there, pool.map(self.errors, there), strict=True)
             return {shard: errors for shard, errors in counted if errors is not None}
 
     def errors(self, shard: int) -> int | None:
-        """How many pictures of a finished shard could not be read; `None` if its part is absent or damaged."""
+        """How many pictures of a finished shard could not be read; `None` if its part is absent or damaged.
+
+        Raises:
+            DataError: it cannot be read now, whatever it is.
+        """
         import pyarrow.parquet as pq
 
         try:
@@ -154,9 +161,26 @@ class Job:
             return int(footer.num_rows - without)
         except FileNotFoundError:
             return None
-        except Exception as error:  # whatever is wrong with it
+        except Exception as error:  # pyarrow has several of its own for a damaged file, and none has a number
+            if getattr(error, "errno", None) is not None or isinstance(error, TimeoutError | ConnectionError):
+                raise DataError(f"{self.parts.join(part_name(shard))} cannot be read ({reason_of(error)}).") from error
             _log.warning(f"{self.parts.join(part_name(shard))} is damaged ({reason_of(error)}) and is made anew.")
             return None
+
+
+def check_installed(engine: str, out: str) -> None:
+    """Makes sure that what a job needs is here.
+
+    Raises:
+        UsageError: a package is missing; the text says what installs it.
+    """
+    needed = {"pyarrow": "parquet", **({"ray": "ray"} if engine == "ray" else {})}
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            what = "--engine ray" if package == "ray" else "Parquet"
+            raise UsageError(f"{what} needs another package; install it with `pip install 'multilabel[{extra}]'`.")
+    if is_url(out):
+        check_url(out)
 
 
 def part_name(shard: int) -> str:
@@ -293,13 +317,20 @@ def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int
     old = begun.manifest
     if old.command != command:
         raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another --out.")
-    now = json.loads(json.dumps(dict(model)))
-    differing = [key for key in {**old.model, **now} if old.model.get(key) != now.get(key)]
-    if differing:
-        changes = "; ".join(f"{key} {_short(old.model.get(key))}, now {_short(now.get(key))}" for key in differing)
+    before, now = _flat(old.model), _flat(json.loads(json.dumps(dict(model))))
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if differing and (len(differing) > 1 or differing[0] not in _NAMES):
+        changes = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing[:3])
         raise UsageError(f"{begun.out} was begun with another model ({changes}); choose another --out.")
     if shard_size is not None and shard_size != old.shard_size:
         raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; leave it out.")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _short(value: Any) -> str:

@@ -30,13 +30,10 @@ def description(path: Path, model: Model, runtime: str | None, min_confidence: f
         runtime: what computes; default: as `runtimes.load`.
         min_confidence: a tag whose best class has a lower probability is undecided.
     """
-    digest = hashlib.sha256()
-    for file in _files(path):
-        digest.update(bytes.fromhex(descriptions.digest_of(file)))
     thresholds = zip(model.attributes, model.thresholds, strict=True)
     return {
         "name": model.run_name,
-        "sha256": digest.hexdigest(),
+        "sha256": _digest_of(path),
         "export": "" if sidecar.format_of(path) is None else path.name,
         "runtime": runtime,
         "precision": runtimes.settled_precision(model),
@@ -51,6 +48,13 @@ def put(path: Path, folder: Folder) -> None:
     inside = Folder(folder.join(_MODEL))
     for file in _files(path):
         inside.put(file, file.relative_to(path.parent if sidecar.format_of(path) else path).as_posix())
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(bytes.fromhex(descriptions.digest_of(file)))
+    return digest.hexdigest()
 
 
 def _files(path: Path) -> list[Path]:
@@ -111,8 +115,11 @@ def load(job: Job) -> Predicting:
     """
     said = job.manifest.model
     with job.own.on_disk(_MODEL) as folder:
+        path = folder / said["export"]
+        if _digest_of(path) != said["sha256"]:
+            raise DataError(f"{job.own.join(_MODEL)} is not the model that the job was begun with.")
         try:
-            model = runtimes.load(folder / said["export"], said["runtime"], said["precision"])
+            model = runtimes.load(path, said["runtime"], said["precision"])
         except UsageError as error:
             raise DataError(f"the model cannot compute there as it did where the job began: {error}") from error
     return Predicting(model, [said["thresholds"][name] for name in model.attributes], said["min_confidence"])

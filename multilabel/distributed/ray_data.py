@@ -18,6 +18,11 @@ from .worker import Done, Start
 
 _MOST_PROCESSORS = 8  # that one worker makes good use of
 _MOST_BLOCKS = 4096  # into which Ray Data is handed the shards
+_RETRIES = 20  # of a shard whose worker was lost: machines come and go, but a shard that kills workers would not end
+
+
+# TensorFlow would take all memory of a GPU, in the command itself, too, beside a worker of the same machine.
+GROWTH = ("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 @dataclass(frozen=True)
@@ -35,30 +40,35 @@ class Plan:
     gpus: int
 
 
-def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = None) -> Plan:
+def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = None, *, gpu: bool = True) -> Plan:
     """How many workers, of how many processors.
 
-    One for each GPU, if there are any, and nothing on machines without. Otherwise each has up to 8 processors, and one
-    slot of each machine with more than two stays free, for Ray and for whatever else runs there.
+    One for each GPU, if there are any and the model uses them, and none on machines without. Otherwise each has up to 8
+    processors, and one slot of each machine with more than two stays free, for Ray and for whatever else runs there.
+    Machines with less than a quarter of the processors of the largest are left out: all workers are alike.
 
     Args:
         nodes: CPUs and GPUs of each machine, as Ray counts them.
         workers_per_node: of the smallest machine; default: as many as suit it.
+        gpu: whether the model uses GPUs.
 
     Raises:
         DataError: no machine has a processor.
+        UsageError: a number of workers was given, and each GPU has one.
     """
-    useful = [(int(cpus), int(gpus)) for cpus, gpus in nodes if cpus >= 1]
+    useful = [(int(cpus), int(gpus) if gpu else 0) for cpus, gpus in nodes if cpus >= 1]
     if not useful:
         raise DataError("No machine of the Ray cluster has a processor to compute on.")
-    with_gpus = [node for node in useful if node[1]]
-    useful = with_gpus or useful
-    smallest, gpus = min(cpus for cpus, _ in useful), min(gpus for _, gpus in useful)
-    spare = 1 if smallest > 2 else 0
-    each = workers_per_node or gpus or -(-(smallest - spare) // _MOST_PROCESSORS)
-    share = max(1, (smallest - spare) // each)
-    places = [min((cpus - spare) // share, gpus or cpus) for cpus, gpus in useful]
-    return Plan(sum(places), share, 1 if with_gpus else 0)
+    if with_gpus := [node for node in useful if node[1]]:
+        if workers_per_node:
+            raise UsageError("--workers-per-node: each GPU of the cluster has one worker; leave it out.")
+        share = max(1, min((cpus - 1) // gpus for cpus, gpus in with_gpus))
+        return Plan(sum(min(cpus // share, gpus) for cpus, gpus in with_gpus), share, 1)
+    usable = [cpus - 1 if cpus > 2 else cpus for cpus, _ in useful]
+    usable = [cpus for cpus in usable if 4 * cpus >= max(usable)]
+    each = workers_per_node or -(-min(usable) // _MOST_PROCESSORS)
+    share = max(1, min(usable) // each)
+    return Plan(sum(cpus // share for cpus in usable), share, 0)
 
 
 def run(
@@ -81,7 +91,8 @@ def run(
     """
     with _quiet(), _cluster(address) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        planned = plan([(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes], workers_per_node)
+        found = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
+        planned = plan(found, workers_per_node, gpu=start.gpu)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         # Blocks of shards lie in the driver's memory, so that nothing but the workers needs a slot of the cluster.
@@ -92,11 +103,26 @@ def run(
             batch_size=1,
             num_cpus=planned.cpus,
             num_gpus=planned.gpus,
+            max_task_retries=_RETRIES,
             compute=ray.data.ActorPoolStrategy(size=min(planned.workers, len(shards)), max_tasks_in_flight_per_actor=2),
         )
-        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-            for said in batch["done"]:
-                yield Done(**json.loads(said))
+        with _sentences():
+            for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+                for said in batch["done"]:
+                    yield Done(**json.loads(said))
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What Ray gives up on: a shard that kills its workers, a head that is lost, a machine without multilabel."""
+    try:
+        yield
+    except MultilabelError:
+        raise
+    except Exception as error:
+        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        reason = f"{type(error).__name__}: {last[0][:200] if last else ''}"
+        raise DataError(f"Ray gave up ({reason}); what is finished is kept, and the same command continues.") from error
 
 
 class _Actor:
@@ -106,6 +132,7 @@ class _Actor:
         import ray
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault(*GROWTH)
         processors.use(cpus)
         self._node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})"
         self._worker, self._failure = None, ""

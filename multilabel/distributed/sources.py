@@ -1,4 +1,4 @@
-"""Which pictures: folders, lists, CSV and Parquet of paths, on a disk or behind URLs; never all in memory at once."""
+"""Which pictures: folders, lists, CSV and Parquet of paths, on a disk or behind URLs; a folder at most is in memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..errors import DataError, MultilabelError
+from ..errors import DataError
 from ..images import is_named_like_a_picture, walk_pictures
-from ..places import is_folder, is_url, open_file, reason_of, walk_url
+from ..places import in_a_sentence, is_folder, is_url, open_file, walk_url
 
 COLUMNS = ("path", "image")  # of a table, the first that it has holds the paths
 _ROWS = 10_000  # of a table, read at once
@@ -28,7 +28,7 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
     """
     for path in map(os.fspath, paths):
         reader = _LISTS.get(os.path.splitext(path)[1].lower())
-        if reader is not None:
+        if reader is not None and not os.path.isdir(path):
             yield from map(_absolute, _not_empty(path, _sentences(path, reader(path, column))))
         elif is_url(path):
             yield from _sentences(path, _behind(path))
@@ -39,7 +39,8 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
 
 
 def _behind(url: str) -> Iterator[str]:
-    if not is_folder(url):
+    named_like_a_picture = is_named_like_a_picture(url.rsplit("/", 1)[-1])
+    if named_like_a_picture or not is_folder(url):  # to ask for each of many takes long
         yield url
         return
     named = (found for found in walk_url(url) if is_named_like_a_picture(found.rsplit("/", 1)[-1]))
@@ -60,17 +61,13 @@ def _not_empty(path: str, found: Iterator[str]) -> Iterator[str]:
 
 
 def _sentences(path: str, found: Iterator[str]) -> Iterator[str]:
-    try:
+    with in_a_sentence(path):
         yield from found
-    except MultilabelError:
-        raise
-    except Exception as error:  # each kind of file and filesystem has its own
-        raise DataError(f"{path}: cannot be read ({reason_of(error)}).") from error
 
 
 def _lines(path: str, column: str | None) -> Iterator[str]:
     with open_file(path) as file:
-        for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape"):  # as Python reads file names
+        for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n"):  # as Python reads file names
             if line := line.rstrip("\r\n"):
                 yield line
 
@@ -78,7 +75,7 @@ def _lines(path: str, column: str | None) -> Iterator[str]:
 def _csv(path: str, column: str | None, separator: str = ",") -> Iterator[str]:
     import pandas as pd
 
-    form: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False}
+    form: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "index_col": False}
     form |= {"encoding": "utf-8-sig", "encoding_errors": "surrogateescape"}
     with open_file(path) as file:
         names = [str(name) for name in pd.read_csv(file, nrows=0, **form).columns]

@@ -66,11 +66,16 @@ class Start:
         job: what to do.
         load: loads the model of a job.
         batch_size: pictures that go through the model at once.
+        retry_errors: parts with errors are made anew.
+        gpu: whether the model computes on a GPU where there is one.
+        version: of multilabel.
     """
 
     job: Job
     load: Callable[[Job], Model]
     batch_size: int = BATCH_SIZE
+    retry_errors: bool = False
+    gpu: bool = True
     version: str = field(default=__version__)
 
     def __call__(self) -> Worker:
@@ -82,23 +87,24 @@ class Start:
         if __version__ != self.version:
             raise DataError(f"multilabel {__version__} is installed there, {self.version} here; install the same.")
         self.job.check()
-        return Worker(self.job, self.load(self.job), self.batch_size)
+        return Worker(self.job, self.load(self.job), self.batch_size, retry_errors=self.retry_errors)
 
 
 class Worker:
     """Makes the parts of shards, one after the other."""
 
-    def __init__(self, job: Job, model: Model, batch_size: int = BATCH_SIZE) -> None:
-        self.job, self.model, self.batch_size = job, model, batch_size
+    def __init__(self, job: Job, model: Model, batch_size: int = BATCH_SIZE, *, retry_errors: bool = False) -> None:
+        self.job, self.model, self.batch_size, self.retry_errors = job, model, batch_size, retry_errors
 
     def __call__(self, shard: int) -> Done:
         """Makes the part of a shard. Pictures that cannot be read are rows with an error.
 
         A part that is there stays: another machine may have been lost after it wrote it, and before it said so.
         """
-        if (errors := self.job.errors(shard)) is not None:
-            return Done(shard, self.job.manifest.rows(shard), errors)
         try:
+            errors = self.job.errors(shard)
+            if errors is not None and not (errors and self.retry_errors):
+                return Done(shard, self.job.manifest.rows(shard), errors)
             table = self._table(self.job.paths(shard))
             self.job.write(shard, table)
         except MultilabelError as error:
