@@ -432,6 +432,7 @@ def embed(
             built, _listed(paths), out, precision=settled, column=column, cache=cache, cluster=where, progress=True
         )
         click.echo(done)
+    sys.exit(int(done.errors == done.pictures))
 
 
 @main.command()
@@ -686,6 +687,8 @@ def _infer_parts(
     )
     click.echo(done)
     _warn_of_chance(loaded.not_better_than_chance)
+    if done.errors == done.pictures:
+        sys.exit(1)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

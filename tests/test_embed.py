@@ -100,12 +100,12 @@ def test_a_rerun_is_of_the_same(embedded, root, pictures):
     code, sentence = refused(*again, "--backbone", "cnn", "--precision", "float32", "--image-size", "32")
     assert code == 2
     assert sentence.startswith(
-        f"Error: {embedded} was begun with another model (backbone image_size [80, 60], now [32, "
+        f"Error: {embedded} was begun with another model or other settings (backbone image_size [80, 60], now [32, "
     )
     code, sentence = refused("embed", *pictures[1:], "--out", embedded, "--backbone", "cnn")
     assert (code, sentence) == (
         2,
-        f"Error: {embedded} was begun with other pictures (397, now 396); choose another --out.",
+        f"Error: {embedded} was begun with other pictures (397, now 396); choose another folder.",
     )
     code, sentence = refused(*again, "--backbone", "cnn", "--shard-size", 50)
     assert (code, sentence) == (2, f"Error: {embedded} was begun with --shard-size 100; leave it out.")
@@ -180,7 +180,7 @@ def test_what_features_are_not(embedded, model, root, tmp_path):
     (incomplete / "part-0000002.parquet").unlink()
     assert refused(*arguments, incomplete) == (
         1,
-        f"Error: {incomplete}: 1 of its 4 parts are not there; run the same `multilabel embed` again, which makes "
+        f"Error: {incomplete}: parts missing or damaged: 1 of 4; run the same `multilabel embed` again, which makes "
         "them.",
     )
     weights = incomplete / "_job" / "model.weights.h5"
@@ -218,7 +218,7 @@ def test_predictions_are_those_of_csv(model, root, pictures, tmp_path):
         assert parts[f"{name}_present"].dropna().astype(int).to_list() == rows[f"{name}_present"].dropna().to_list()
     changed = run(*arguments[:-1], "heart=0.5", "--format", "parquet", "--output", tmp_path / "parts")
     assert changed.exit_code == 2
-    assert "was begun with another model (thresholds heart 0.25, now 0.5)" in changed.output
+    assert "was begun with another model or other settings (thresholds heart 0.25, now 0.5)" in changed.output
 
 
 def test_tags_and_undecided_ones(root, tmp_path):
@@ -304,6 +304,13 @@ def test_wrong_calls(model, pictures, tmp_path):
         f"Error: {tmp_path}/no.txt: cannot be read (no such file).",
     )
     assert refused(*embed[:-1], "nonsense://out")[0] == 2
+    assert refused("embed", tmp_path / "nothing", *embed[2:]) == (
+        1,
+        f"Error: {tmp_path}/nothing: there is no such file or folder.",
+    )
+    result = run("embed", tmp_path / "no.jpg", "--backbone", "cnn", "--out", tmp_path / "errors")
+    assert result.exit_code == 1
+    assert "\nNo picture could be read.\n" in result.output
     assert not (tmp_path / "out" / "_job" / "manifest.json").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,7 @@ def test_what_cannot_be_read_is_a_row_with_an_error(tmp_path):
 def test_a_shard_of_nothing_but_errors(tmp_path):
     summary = run(begin(tmp_path / "out", [str(tmp_path / f"{number}.png") for number in range(9)]))
     assert summary.errors == 9
+    assert "\nNo picture could be read.\n" in str(summary)
     assert [row["mean"] for row in rows(tmp_path / "out")] == [None] * 9
 
 
@@ -329,6 +331,16 @@ def test_engines_are_one_function_in_a_short_file():
         assert not any("import job" in line or ".job import" in line for line in lines)  # shards are numbers to them
 
 
+def test_a_log_says_how_far_it_is(tmp_path, monkeypatch, capfd):
+    """Where nobody watches a bar, a line now and then."""
+    monkeypatch.setattr(distributed, "_TOLD_EVERY", 0.0)
+    paths = make_pictures(tmp_path / "pictures", 12)
+    distributed._run(begin(tmp_path / "out", paths), lambda _: MeanColour(), Cluster(), True)
+    lines = capfd.readouterr().err.splitlines()
+    for line, count in zip(lines, (4, 8, 12), strict=True):
+        assert re.fullmatch(rf"{count} rows, [\d.,]+ pictures/s, 00:00 left", line)
+
+
 def test_ctrl_c_says_what_is_kept(tmp_path):
     paths = make_pictures(tmp_path / "pictures", 12)
 
@@ -354,8 +366,7 @@ def test_a_damaged_part_is_made_anew(damage, tmp_path, caplog):
     part.write_bytes(content[: len(content) // 2] if damage is None else damage)
     summary = run(begin(tmp_path / "out", paths))
     assert summary.kept == 8
-    assert f"{part} is damaged (" in caplog.text
-    assert ") and is made anew." in caplog.text
+    assert caplog.text.count(f"{part} is damaged, and counts as absent.") == 1
     assert rows(tmp_path / "out") == whole
 
 
@@ -365,7 +376,7 @@ def test_a_part_of_another_length_is_made_anew(tmp_path, caplog):
     part = tmp_path / "out" / job.part_name(0)
     pq.write_table(pq.read_table(part).slice(1), part)
     assert run(begin(tmp_path / "out", paths)).kept == 6
-    assert f"{part} is damaged (it has 3 rows, expected 4) and is made anew." in caplog.text
+    assert f"{part} is damaged, and counts as absent." in caplog.text
 
 
 # --- what stops a job ---------------------------------------------------------------------------------------------
@@ -432,7 +443,7 @@ def test_a_folder_that_is_lost_meanwhile(tmp_path):
     with pytest.raises(DataError) as caught:
         run(begun, engine=engine)
     sentence = (
-        f"{out}/_job/manifest.json cannot be read (no such file); --out has to be a folder that "
+        f"{out}/_job/manifest.json cannot be read (no such file); it has to be in a folder that "
         "every machine of the job sees, or a URL."
     )
     assert str(caught.value) == sentence
@@ -482,7 +493,7 @@ def test_parts_that_are_written_elsewhere_are_missed(tmp_path):
     with pytest.raises(DataError) as caught:
         run(begin(tmp_path / "out", paths), engine=engine)
     assert str(caught.value) == (
-        f"{tmp_path / 'out'}: 3 parts were written, and are not there; --out has to be one folder that every "
+        f"{tmp_path / 'out'}: 3 parts were written, and are not there; it has to be one folder that every "
         "machine of the job sees, or a URL."
     )
 
@@ -519,17 +530,17 @@ def test_another_job_is_refused(tmp_path):
     run(begin(out, paths, model))
     before = rows(out)
     assert refused(out, paths, {**model, "fingerprint": "b" * 64}) == (
-        f"{out} was begun with another model (fingerprint aaaaaaaaaaaaaaaa..., now bbbbbbbbbbbbbbbb...); "
-        "choose another --out."
+        f"{out} was begun with another model or other settings (fingerprint aaaaaaaaaaaaaaaa..., now bbbbbbbbbbbbbbbb...); "
+        "choose another folder."
     )
     assert refused(out, paths, {**model, "thresholds": {"dark": 0.25}}) == (
-        f"{out} was begun with another model (thresholds dark 0.5, now 0.25); choose another --out."
+        f"{out} was begun with another model or other settings (thresholds dark 0.5, now 0.25); choose another folder."
     )
-    assert refused(out, paths[:-1], model) == f"{out} was begun with other pictures (9, now 8); choose another --out."
-    assert refused(out, paths[::-1], model) == f"{out} was begun with other pictures (9, now 9); choose another --out."
+    assert refused(out, paths[:-1], model) == f"{out} was begun with other pictures (9, now 8); choose another folder."
+    assert refused(out, paths[::-1], model) == f"{out} was begun with other pictures (9, now 9); choose another folder."
     assert refused(out, paths, model, 5) == f"{out} was begun with --shard-size 4; leave it out."
     assert refused(out, paths, model, command="infer") == (
-        f"{out} was begun by `multilabel embed`; choose another --out."
+        f"{out} was begun by `multilabel embed`; choose another folder."
     )
     assert rows(out) == before
     assert begin(out, paths, model, None).manifest.shard_size == 4
@@ -540,7 +551,7 @@ def test_something_else_in_the_folder(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.doc").write_bytes(b"")
-    assert refused(out, paths) == f"{out} holds something else (thesis.doc); choose another --out."
+    assert refused(out, paths) == f"{out} holds something else (thesis.doc); choose another folder."
     assert sorted(path.name for path in out.iterdir()) == ["thesis.doc"]
 
 
@@ -548,7 +559,7 @@ def test_a_file_in_place_of_the_folder(tmp_path):
     out = tmp_path / "out"
     out.write_bytes(b"")
     paths = make_pictures(tmp_path / "pictures", 2)
-    assert refused(out, paths) == f"{out}: cannot be used (Not a directory); choose another --out."
+    assert refused(out, paths) == f"{out}: cannot be used (Not a directory); choose another folder."
 
 
 def test_no_pictures(tmp_path):
@@ -564,7 +575,7 @@ def test_a_damaged_manifest(manifest, tmp_path):
     (out / "_job" / "manifest.json").write_bytes(manifest)
     sentence = refused(out, paths)
     assert sentence.startswith(f"{out}/_job/manifest.json is damaged (")
-    assert sentence.endswith("); choose another --out.")
+    assert sentence.endswith("); choose another folder.")
 
 
 def test_a_newer_manifest(tmp_path):

@@ -188,7 +188,7 @@ def test_lists_of_all_kinds(kind, where, tmp_path, bucket, monkeypatch):
     path = tmp_path / f"list.{kind}"
     table = pd.DataFrame({"id": range(4), "path": LISTED, "image": "other"})
     if kind == "txt":
-        path.write_text("\ufeff" + "\r\n".join(LISTED) + "\n\n", encoding="utf-8")
+        path.write_text("\ufeff# a list\n" + "\r\n".join(LISTED) + "\n\n", encoding="utf-8")
     elif kind == "parquet":
         table.to_parquet(path, row_group_size=3)
     else:
@@ -206,10 +206,10 @@ def test_lists_of_all_kinds(kind, where, tmp_path, bucket, monkeypatch):
 def test_pictures_are_taken_as_they_are(tmp_path, monkeypatch, bucket):
     monkeypatch.chdir(tmp_path)
     bucket.pipe_file("/bucket/a.jpg", b"")
-    assert list(sources.find(["x.jpg", f"{URL}/a.jpg", "sub/../y.bin"])) == [
+    assert list(sources.find(["x.jpg", f"{URL}/a.jpg", "sub/../y.png"])) == [
         f"{tmp_path}/x.jpg",
         f"{URL}/a.jpg",
-        f"{tmp_path}/y.bin",
+        f"{tmp_path}/y.png",
     ]
 
 

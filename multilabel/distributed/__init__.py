@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..backbones import Backbone
     from ..inference import Model as Predictor
 
+_TOLD_EVERY = 30.0  # seconds, where no bar is shown: in a log
 _log = logging.getLogger("multilabel")
 
 
@@ -109,6 +110,8 @@ class Summary:
         rows = f"{self.pictures:,} row{'' if self.pictures == 1 else 's'}"
         again = "; --retry-errors tries them again" if self.errors else ""
         lines = [f"{self.out}: {rows}, {self.errors:,} with an error{again}."]
+        if self.errors == self.pictures:
+            lines.append("No picture could be read.")
         if self.kept:
             lines.append(f"{self.kept:,} were there already.")
         if new:
@@ -272,6 +275,7 @@ def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: boo
     # An engine may silence stderr. disable=None: no bar where nobody watches (a file, a pipe)
     form: dict[str, Any] = {"desc": manifest.command, "unit": "picture", "disable": None if progress else True}
     try:
+        told = time.perf_counter()
         with (
             open(os.dup(2), "w") as terminal,
             tqdm(total=manifest.pictures, initial=kept, file=terminal, **form) as bar,
@@ -283,6 +287,12 @@ def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: boo
                 errors += done.errors
                 nodes[done.node] += done.pictures
                 bar.update(done.pictures)
+                if progress and bar.disable and time.perf_counter() - told > _TOLD_EVERY:
+                    told = time.perf_counter()
+                    new, left = nodes.total(), manifest.pictures - kept - nodes.total()
+                    rate = new / (told - began)
+                    remaining = tqdm.format_interval(left / rate)
+                    print(f"{kept + new:,} rows, {rate:,.1f} pictures/s, {remaining} left", file=terminal, flush=True)
     except KeyboardInterrupt:
         there = kept + nodes.total()
         raise Interrupted(
@@ -298,7 +308,7 @@ def _check_complete(job: Job) -> None:
     missing = [shard for shard in range(job.manifest.shards) if jobs.part_name(shard) not in names]
     if missing:
         raise DataError(
-            f"{job.out}: {len(missing):,} parts were written, and are not there; --out has to be one folder that every "
+            f"{job.out}: {len(missing):,} parts were written, and are not there; it has to be one folder that every "
             "machine of the job sees, or a URL."
         )
     job.parts.sweep()

@@ -100,7 +100,7 @@ def load(job: Job) -> Embedding:
     if not computes_in(engine.precision):
         raise DataError(
             f"this machine does not compute in {engine.precision}, as the job was begun; begin one with "
-            "--precision float32 in another --out."
+            "--precision float32 in another folder."
         )
     try:
         engine(np.zeros((1, *engine.image_size, 3), np.uint8))

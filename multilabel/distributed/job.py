@@ -105,7 +105,7 @@ class Job:
             found = hashlib.sha256(self.own.read(MANIFEST)).hexdigest()
         except Exception as error:  # each kind of filesystem has its own
             raise DataError(
-                f"{self.own.join(MANIFEST)} cannot be read ({reason_of(error)}); --out has to be a folder that "
+                f"{self.own.join(MANIFEST)} cannot be read ({reason_of(error)}); it has to be in a folder that "
                 "every machine of the job sees, or a URL."
             ) from error
         if found != self.manifest_sha256:
@@ -139,8 +139,11 @@ class Job:
             names = set(self.parts.names())
         there = [shard for shard in range(self.manifest.shards) if part_name(shard) in names]
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            counted = zip(there, pool.map(self.errors, there), strict=True)
-            return {shard: errors for shard, errors in counted if errors is not None}
+            counted = list(zip(there, pool.map(self.errors, there), strict=True))
+        for shard, errors in counted:
+            if errors is None:
+                _log.warning(f"{self.parts.join(part_name(shard))} is damaged, and counts as absent.")
+        return {shard: errors for shard, errors in counted if errors is not None}
 
     def errors(self, shard: int) -> int | None:
         """How many pictures of a finished shard could not be read; `None` if its part is absent or damaged.
@@ -156,15 +159,12 @@ class Job:
             groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
             column = footer.schema.names.index("error")
             without = sum(group.column(column).statistics.null_count for group in groups)
-            if footer.num_rows != self.manifest.rows(shard):
-                raise ValueError(f"it has {footer.num_rows} rows, expected {self.manifest.rows(shard)}")
-            return int(footer.num_rows - without)
+            return int(footer.num_rows - without) if footer.num_rows == self.manifest.rows(shard) else None
         except FileNotFoundError:
             return None
         except Exception as error:  # pyarrow has several of its own for a damaged file, and none has a number
             if getattr(error, "errno", None) is not None or isinstance(error, TimeoutError | ConnectionError):
                 raise DataError(f"{self.parts.join(part_name(shard))} cannot be read ({reason_of(error)}).") from error
-            _log.warning(f"{self.parts.join(part_name(shard))} is damaged ({reason_of(error)}) and is made anew.")
             return None
 
 
@@ -217,7 +217,7 @@ def begin(
     except MultilabelError:
         raise
     except Exception as error:  # each kind of filesystem has its own
-        raise DataError(f"{out}: cannot be used ({reason_of(error)}); choose another --out.") from error
+        raise DataError(f"{out}: cannot be used ({reason_of(error)}); choose another folder.") from error
     _compare(begun, command, model, shard_size)
     digest = hashlib.sha256()
     pictures = 0
@@ -227,7 +227,7 @@ def begin(
     if digest.hexdigest() != begun.manifest.input_sha256:
         raise UsageError(
             f"{out} was begun with other pictures ({begun.manifest.pictures:,}, now {pictures:,}); "
-            "choose another --out."
+            "choose another folder."
         )
     return begun
 
@@ -262,7 +262,7 @@ def _read(out: str) -> Job | None:
             raise DataError(f"{out} was begun by a newer multilabel; update with `pip install -U multilabel`.")
         return Job(out, Manifest(**said), hashlib.sha256(data).hexdigest())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder.join(MANIFEST)} is damaged ({error}); choose another --out.") from error
+        raise DataError(f"{folder.join(MANIFEST)} is damaged ({error}); choose another folder.") from error
 
 
 def _new(
@@ -276,7 +276,7 @@ def _new(
     folder = Folder(out)
     folder.make()
     if others := sorted(set(folder.names()) - {_JOB}):
-        raise UsageError(f"{out} holds something else ({', '.join(others[:3])}); choose another --out.")
+        raise UsageError(f"{out} holds something else ({', '.join(others[:3])}); choose another folder.")
     own = Folder(folder.join(_JOB))
     own.make()
     put_model(own)
@@ -316,12 +316,15 @@ def _line(path: str) -> bytes:
 def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int | None) -> None:
     old = begun.manifest
     if old.command != command:
-        raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another --out.")
+        raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another folder.")
     before, now = _flat(old.model), _flat(json.loads(json.dumps(dict(model))))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing and (len(differing) > 1 or differing[0] not in _NAMES):
         changes = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing[:3])
-        raise UsageError(f"{begun.out} was begun with another model ({changes}); choose another --out.")
+        changes += "; ..." * (len(differing) > 3)
+        raise UsageError(
+            f"{begun.out} was begun with another model or other settings ({changes}); choose another folder."
+        )
     if shard_size is not None and shard_size != old.shard_size:
         raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; leave it out.")
 
@@ -347,7 +350,7 @@ def all_parts(job: Job) -> Iterator[str]:
     finished = job.finished()
     if missing := job.manifest.shards - len(finished):
         raise DataError(
-            f"{job.out}: {missing:,} of its {job.manifest.shards:,} parts are not there; "
+            f"{job.out}: parts missing or damaged: {missing:,} of {job.manifest.shards:,}; "
             f"run the same `multilabel {job.manifest.command}` again, which makes them."
         )
     return map(part_name, range(job.manifest.shards))

@@ -20,11 +20,11 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
 
     Args:
         paths: pictures; folders, for all pictures below them; lists (`.txt`, a path a line; `.csv`, `.tsv` and
-            `.parquet`, a path a row); each a path or a URL. Relative paths in lists begin at the current folder.
+            `.parquet`, a path a row); each a path or a URL. Relative paths in lists begin at the current folder; lines that begin with `#` are none.
         column: the column of tables that holds the paths; default: the first of `COLUMNS` that they have.
 
     Raises:
-        DataError: a folder or list cannot be read, or has no pictures.
+        DataError: a folder or list cannot be read, or has no pictures. (A picture that is not there is found here.)
     """
     for path in map(os.fspath, paths):
         reader = _LISTS.get(os.path.splitext(path)[1].lower())
@@ -32,6 +32,8 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
             yield from map(_absolute, _not_empty(path, _sentences(path, reader(path, column))))
         elif is_url(path):
             yield from _sentences(path, _behind(path))
+        elif not os.path.exists(path) and not is_named_like_a_picture(os.path.basename(path)):
+            raise DataError(f"{path}: there is no such file or folder.")
         elif os.path.isdir(path):
             yield from map(_absolute, _not_empty(path, walk_pictures(path)))
         else:
@@ -68,7 +70,8 @@ def _sentences(path: str, found: Iterator[str]) -> Iterator[str]:
 def _lines(path: str, column: str | None) -> Iterator[str]:
     with open_file(path) as file:
         for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="\n"):  # as Python reads file names
-            if line := line.rstrip("\r\n"):
+            line = line.rstrip("\r\n")
+            if line and not line.startswith("#"):
                 yield line
 
 
