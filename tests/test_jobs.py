@@ -530,8 +530,8 @@ def test_another_job_is_refused(tmp_path):
     run(begin(out, paths, model))
     before = rows(out)
     assert refused(out, paths, {**model, "fingerprint": "b" * 64}) == (
-        f"{out} was begun with another model or other settings (fingerprint aaaaaaaaaaaaaaaa..., now bbbbbbbbbbbbbbbb...); "
-        "choose another folder."
+        f"{out} was begun with another model or other settings (fingerprint aaaaaaaaaaaaaaaa..., "
+        "now bbbbbbbbbbbbbbbb...); choose another folder."
     )
     assert refused(out, paths, {**model, "thresholds": {"dark": 0.25}}) == (
         f"{out} was begun with another model or other settings (thresholds dark 0.5, now 0.25); choose another folder."

@@ -198,7 +198,7 @@ def test_what_stops_a_job_is_one_sentence(nodes, model, fashion, tmp_path):
     assert process.returncode == 1
     (sentence,) = [line for line in said.splitlines() if line.startswith("Error")]
     assert re.fullmatch(
-        rf"Error: [\d.]+ \(\w+\): {out}/_job/manifest\.json cannot be read \(no such file\); --out has to be a folder "
+        rf"Error: [\d.]+ \(\w+\): {out}/_job/manifest\.json cannot be read \(no such file\); it has to be in a folder "
         r"that every machine of the job sees, or a URL\.",
         sentence,
     )

@@ -322,9 +322,8 @@ def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int
     if differing and (len(differing) > 1 or differing[0] not in _NAMES):
         changes = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing[:3])
         changes += "; ..." * (len(differing) > 3)
-        raise UsageError(
-            f"{begun.out} was begun with another model or other settings ({changes}); choose another folder."
-        )
+        what = f"another model or other settings ({changes})"
+        raise UsageError(f"{begun.out} was begun with {what}; choose another folder.")
     if shard_size is not None and shard_size != old.shard_size:
         raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; leave it out.")
 

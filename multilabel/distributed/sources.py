@@ -20,7 +20,8 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
 
     Args:
         paths: pictures; folders, for all pictures below them; lists (`.txt`, a path a line; `.csv`, `.tsv` and
-            `.parquet`, a path a row); each a path or a URL. Relative paths in lists begin at the current folder; lines that begin with `#` are none.
+            `.parquet`, a path a row); each a path or a URL. Relative paths in lists
+            begin at the current folder; lines that begin with `#` are none.
         column: the column of tables that holds the paths; default: the first of `COLUMNS` that they have.
 
     Raises:
