@@ -38,7 +38,8 @@ from .config import (
 )
 from .errors import UsageError
 from .parameters import ImageSize, Layers, ListOf, Weight
-from .terminal import import_keras, sentences, silent_stderr, written_to
+from .streams import silent_stderr
+from .terminal import import_keras, sentences, written_to
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation

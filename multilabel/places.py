@@ -217,14 +217,11 @@ class Folder:
             yield Path(folder) / name
 
     def put(self, source: Path, name: str) -> None:
-        """Copies a file, or a folder with all that is in it."""
-        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if file.is_file():
-                inside = f"{name}/{file.relative_to(source).as_posix()}" if source.is_dir() else name
-                if not is_url(self.path):
-                    Path(self.join(inside)).parent.mkdir(parents=True, exist_ok=True)
-                with self.writing(inside) as new:
-                    shutil.copyfile(file, new)
+        """Copies a file into it, or with slashes in the name into a folder below."""
+        if not is_url(self.path):
+            Path(self.join(name)).parent.mkdir(parents=True, exist_ok=True)
+        with self.writing(name) as new:
+            shutil.copyfile(source, new)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from typing import IO, NoReturn, cast
 import click
 
 from .errors import Interrupted, MultilabelError
+from .streams import silent_stderr
 from .writing import replacing
 
 
@@ -71,17 +72,3 @@ def import_keras() -> None:
     """Loads Keras and TensorFlow, quietly unless a person asked for their log; what needs them finds them loaded."""
     with silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext():
         import keras  # noqa: F401
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """While TensorFlow loads, its libraries write to the file descriptor itself, whatever the level is set to."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -94,7 +94,8 @@ def test_folders_are_copied(folder, tmp_path):
     for name in ("model/one", "model/below/two", "single"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
-    folder.put(tmp_path / "model", "copy")
+    for name in ("one", "below/two"):
+        folder.put(tmp_path / "model" / name, f"copy/{name}")
     folder.put(tmp_path / "single", "alone")
     assert sorted(folder.names()) == ["alone", "copy"]
     with folder.on_disk("copy") as copy:

@@ -18,7 +18,19 @@ from multilabel.cli import main
 from multilabel.losses import missing
 
 FLOORS = [
-    {"errors", "config", "columns", "formats", "labels", "splits", "images", "places", "processors", "writing"},
+    {
+        "errors",
+        "config",
+        "columns",
+        "formats",
+        "labels",
+        "splits",
+        "images",
+        "places",
+        "processors",
+        "streams",
+        "writing",
+    },
     {
         "metrics.masked",
         "metrics.single",

@@ -238,12 +238,8 @@ def read(out: str) -> Job:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    try:
+    with in_a_sentence(out):
         job = _read(out)
-    except MultilabelError:
-        raise
-    except Exception as error:  # each kind of filesystem has its own
-        raise DataError(f"{out}: cannot be read ({reason_of(error)}).") from error
     if job is None:
         raise DataError(f"{out} is no folder that `multilabel embed` has written.")
     return job

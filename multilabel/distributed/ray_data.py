@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 
 from .. import processors
 from ..errors import DataError, MultilabelError, UsageError
+from ..streams import silent_stderr
 from .worker import Done, Start
 
 _MOST_PROCESSORS = 8  # that one worker makes good use of
@@ -188,12 +188,5 @@ def _cluster(address: str | None) -> Iterator[Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Ray tells of lost machines on both streams, and on the file descriptor itself; its own files have all of that."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with silent_stderr(), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
