@@ -433,7 +433,8 @@ def embed(
             built, _listed(paths), out, precision=settled, column=column, cache=cache, cluster=where, progress=True
         )
         click.echo(done)
-    sys.exit(int(done.errors == done.pictures))
+    if done.errors == done.pictures:
+        sys.exit(1)
 
 
 @main.command()
