@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
+from . import __version__, options
 from .config import (
     AUGMENTATIONS,
     BATCH_NORMS,
     CLASS_WEIGHTS,
     DEFAULT_BACKBONE,
-    ENGINES,
     EXPORT_FORMATS,
-    FORMATS,
     LARGEST_BETA,
     LOSSES,
     MISSING,
@@ -30,147 +26,21 @@ from .config import (
     POS_WEIGHTS,
     PRECISIONS,
     RARE,
-    RUNTIMES,
     SCHEDULES,
     SOLVERS,
     CnnShape,
     FitConfig,
 )
 from .errors import UsageError
-from .parameters import ImageSize, Layers, ListOf, Weight
+from .options import cnn_option, fit_option, limit_option
+from .parameters import BELOW_ONE, FILE, POSITIVE, SHARE, ImageSize, Layers, ListOf, Weight, per_phase
 from .streams import silent_stderr
-from .terminal import import_keras, sentences, written_to
+from .terminal import check_outputs, import_keras, listed, sentences, written_to
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation
     from .inference import Model
     from .sheet import Sheet
-
-_DEFAULTS = {name: field.default for name, field in FitConfig.__dataclass_fields__.items()}
-_CNN_OPTIONS = {"filters": "filters", "kernel_size": "kernel_sizes", "dense_units": "dense_units"}
-_CNN_OPTIONS |= {"batch_norm": "batch_norm", "dropout": "dropout"}
-
-_FILE = click.Path(path_type=Path)
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-_POSITIVE = click.FloatRange(0, min_open=True)
-_BELOW_ONE = click.FloatRange(0, 1, max_open=True)
-_NAMES = ListOf(click.STRING, "A,B,C")
-
-
-def _per_phase(item: click.ParamType) -> ListOf:
-    return ListOf(item, "HEADS[,FINE-TUNING]", most=2)
-
-
-def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option of `fit` with the default that `FitConfig` has."""
-    default = _DEFAULTS[names[-1].lstrip("-").replace("-", "_")]
-    return _with_default(default, *names, **settings)
-
-
-def _cnn_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option of `fit` with the default that `CnnShape` has."""
-    field = _CNN_OPTIONS[names[-1].lstrip("-").replace("-", "_")]
-    return _with_default(getattr(CnnShape(), field), *names, **settings)
-
-
-def _with_default(default: Any, *names: str, **settings: Any) -> Callable[[Any], Any]:
-    if isinstance(default, tuple) and default:
-        default = ",".join(f"{value:g}" for value in default)
-    if not isinstance(default, bool | tuple):
-        settings.setdefault("show_default", default is not None)
-    return click.option(*names, default=default, **settings)
-
-
-def _limit_option(name: str, most: int, default: int, help: str) -> Callable[[Any], Any]:
-    return click.option(name, type=click.IntRange(1, most), default=default, show_default=True, help=help)
-
-
-def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options that commands share, in this order."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_model_option = click.option(
-    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle."
-)
-_served_model_option = click.option(
-    "--model", type=_FILE, default=Path("model"), show_default=True, help="Folder of the bundle, or an export of one."
-)
-_thresholds_option = click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    metavar="VALUE|NAME=VALUE",
-    help="Threshold of all attributes, or of one; may be repeated.  [default: the bundle's tuned thresholds]",
-)
-_min_confidence_option = click.option(
-    "--min-confidence",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="A tag whose best class is less probable is undecided.",
-)
-_runtime_option = click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    help="What computes; all but tensorflow start sooner.  [default: tensorflow, or what an export is for]",
-)
-_precision_option = click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="What it computes in.  [default: what the bundle was measured in; float32 for an export]",
-)
-_cluster = _together(
-    click.option("--column", help="Column of tables that holds the paths.  [default: path, else image]"),
-    click.option(
-        "--engine",
-        type=click.Choice(ENGINES),
-        help="What runs it: this process, or a Ray cluster.  [default: local]",
-    ),
-    click.option(
-        "--address",
-        metavar="HOST:PORT|auto",
-        help="Running Ray cluster; auto: that of this machine.  [default: one of this machine alone, for this job]",
-    ),
-    click.option(
-        "--workers-per-node",
-        type=click.IntRange(1),
-        help="Workers of the smallest machine of a Ray cluster.  [default: as many as suit it]",
-    ),
-    click.option(
-        "--batch-size", type=click.IntRange(1), help="Pictures that go through the model at once. [default: 32]"
-    ),
-    click.option("--shard-size", type=click.IntRange(1), help="Pictures of a part.  [default: 1024]"),
-    click.option("--retry-errors", is_flag=True, default=None, help="Make parts with errors anew."),
-)
-_images_option = _option(
-    "--images", type=_FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"
-)
-_format_option = _option("--format", type=click.Choice(FORMATS), help="Format of the labels file.")
-_strict_option = _option("--strict", is_flag=True, help="Fail if any picture file is absent.")
-_cache_option = _option(
-    "--cache", type=_FILE, help="Folder of the stored features.  [default: the user's cache folder]"
-)
-_columns = _together(
-    _option("--tags", type=_NAMES, help="Columns of several classes each."),
-    _option("--attributes", type=_NAMES, help="Columns of 1, 0 and NA.  [default: all that are no tags]"),
-    _option("--names", type=_NAMES, help="Names of the attributes.  [default: the file's, or attr1, attr2, ...]"),
-)
-_other_labels = _together(
-    click.option(
-        "--labels", type=_FILE, required=True, help="Labels of other pictures, in the format of the training's."
-    ),
-    _images_option,
-    _format_option,
-    _strict_option,
-    _cache_option,
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -182,89 +52,89 @@ def main() -> None:
 @main.command()
 @click.option(
     "--labels",
-    type=_FILE,
+    type=FILE,
     required=True,
     help="Labels: lines like `photo.jpg 1 NA 0`, CSV/TSV, fashion styles.csv, or a folder of its JSON files.",
 )
-@_images_option
-@_option("--features", metavar="DIR|URL", help="What `embed` has written, instead of pictures and backbone.")
-@_format_option
-@_columns
-@_strict_option
-@_option("--min-count", type=click.IntRange(0), help="Fewest labels that a class of a tag needs.")
-@_option("--min-share", type=_BELOW_ONE, help="Share of its tag's labels that a class needs.")
-@_option("--rare", type=click.Choice(RARE), help="Smaller classes become one class together, or unknown.")
-@_option("--pool-name", help="Name of the pooled class.")
-@_option("--out", type=_FILE, help="Folder of the bundle to write.")
-@_option("--run-name", help="Name of the run, title of the loss curve.  [default: the name of --out]")
-@_option(
+@options.images
+@fit_option("--features", metavar="DIR|URL", help="What `embed` has written, instead of pictures and backbone.")
+@options.label_format
+@options.columns
+@options.strict
+@fit_option("--min-count", type=click.IntRange(0), help="Fewest labels that a class of a tag needs.")
+@fit_option("--min-share", type=BELOW_ONE, help="Share of its tag's labels that a class needs.")
+@fit_option("--rare", type=click.Choice(RARE), help="Smaller classes become one class together, or unknown.")
+@fit_option("--pool-name", help="Name of the pooled class.")
+@fit_option("--out", type=FILE, help="Folder of the bundle to write.")
+@fit_option("--run-name", help="Name of the run, title of the loss curve.  [default: the name of --out]")
+@fit_option(
     "--backbone",
     help=f"An architecture of keras.applications, or cnn.  [default: {DEFAULT_BACKBONE}, or the bundle's in --weights]",
 )
-@_option(
+@fit_option(
     "--weights",
     metavar="imagenet|embedded|none|FILE|BUNDLE",
     help="Weights of the backbone.  [default: imagenet; for cnn embedded, or none if it is trained]",
 )
-@_option("--image-size", type=ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
-@_cnn_option("--filters", type=ListOf(click.INT, "N,N,..."), help="cnn: filters of each block.")
-@_cnn_option("--kernel-size", type=ListOf(click.INT, "N[,N,...]"), help="cnn: side of the convolutions.")
-@_cnn_option("--dense-units", type=click.INT, help="cnn: units of a dense layer on top; 0: none.")
-@_cnn_option("--batch-norm", type=click.Choice(BATCH_NORMS), help="cnn: before the activation, after it, or none.")
-@_cnn_option("--dropout", type=_BELOW_ONE, help="cnn: dropout on top.")
-@_option("--train-backbone", is_flag=True, help="Train the backbone too, from the start, instead of freezing it.")
-@_option("--fine-tune", type=Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
-@_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
-@_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
-@_option(
+@fit_option("--image-size", type=ImageSize(), help="Size of the model's input.  [default: the backbone's own]")
+@cnn_option("--filters", type=ListOf(click.INT, "N,N,..."), help="cnn: filters of each block.")
+@cnn_option("--kernel-size", type=ListOf(click.INT, "N[,N,...]"), help="cnn: side of the convolutions.")
+@cnn_option("--dense-units", type=click.INT, help="cnn: units of a dense layer on top; 0: none.")
+@cnn_option("--batch-norm", type=click.Choice(BATCH_NORMS), help="cnn: before the activation, after it, or none.")
+@cnn_option("--dropout", type=BELOW_ONE, help="cnn: dropout on top.")
+@fit_option("--train-backbone", is_flag=True, help="Train the backbone too, from the start, instead of freezing it.")
+@fit_option("--fine-tune", type=Layers(), help="Second phase: train all of the backbone too, or its last N layers.")
+@fit_option("--augment", type=click.Choice(AUGMENTATIONS), help="Changes to pictures in training.")
+@fit_option("--views", type=click.IntRange(1), help="Frozen backbone: store so many augmented views of each picture.")
+@fit_option(
     "--precision",
     type=click.Choice(PRECISIONS),
     help="What the backbone computes in: frozen its features, and wherever the bundle serves; trained its training "
     "alone. auto: frozen bfloat16 if the processor computes in it (on a GPU float16), trained float32.",
 )
-@_option(
+@fit_option(
     "--folds",
     type=click.IntRange(0, 100),
     help="Measure each of so many folds by heads that learnt from the others; 0: one validation part.  "
     "[default: 5 with a frozen backbone, else 0]",
 )
-@_option("--val-share", type=_SHARE, help="Share of the pictures kept for validation.")
-@_option("--test-share", type=_BELOW_ONE, help="Share kept aside for an untouched test.")
-@_option("--split", metavar="COLUMN|FILE", help="Column, or file of lines `photo.jpg test`, that fixes the parts.")
-@_option("--solver", type=click.Choice(SOLVERS), help="Of heads on a frozen backbone: Adam, or L-BFGS with L2.")
-@_option("--epochs", type=_per_phase(click.IntRange(1)), help="Passes over the training part, at most.")
-@_option("--lr", type=_per_phase(_POSITIVE), help="Adam's learning rate.")
-@_option("--patience", type=_per_phase(click.IntRange(1)), help="Epochs without a better --monitor before it stops.")
-@_option("--batch-size", type=click.IntRange(1), help="Pictures per training step.")
-@_option("--schedule", type=click.Choice(SCHEDULES), help="Learning rate while the backbone is trained.")
-@_option("--warmup", type=click.FloatRange(0), help="Epochs over which a cosine schedule rises first.")
-@_option("--monitor", type=click.Choice(MONITORS), help="What stopping follows on the validation part.")
-@_option("--ema", type=_BELOW_ONE, help="Momentum of the weights' moving average, backbone trained; 0: none.")
-@_option("--loss", type=click.Choice(LOSSES), help="Loss of the attributes.")
-@_option("--missing", type=click.Choice(MISSING), help="What unknown cells of attributes count in training.")
-@_option(
+@fit_option("--val-share", type=SHARE, help="Share of the pictures kept for validation.")
+@fit_option("--test-share", type=BELOW_ONE, help="Share kept aside for an untouched test.")
+@fit_option("--split", metavar="COLUMN|FILE", help="Column, or file of lines `photo.jpg test`, that fixes the parts.")
+@fit_option("--solver", type=click.Choice(SOLVERS), help="Of heads on a frozen backbone: Adam, or L-BFGS with L2.")
+@fit_option("--epochs", type=per_phase(click.IntRange(1)), help="Passes over the training part, at most.")
+@fit_option("--lr", type=per_phase(POSITIVE), help="Adam's learning rate.")
+@fit_option("--patience", type=per_phase(click.IntRange(1)), help="Epochs without a better --monitor before it stops.")
+@fit_option("--batch-size", type=click.IntRange(1), help="Pictures per training step.")
+@fit_option("--schedule", type=click.Choice(SCHEDULES), help="Learning rate while the backbone is trained.")
+@fit_option("--warmup", type=click.FloatRange(0), help="Epochs over which a cosine schedule rises first.")
+@fit_option("--monitor", type=click.Choice(MONITORS), help="What stopping follows on the validation part.")
+@fit_option("--ema", type=BELOW_ONE, help="Momentum of the weights' moving average, backbone trained; 0: none.")
+@fit_option("--loss", type=click.Choice(LOSSES), help="Loss of the attributes.")
+@fit_option("--missing", type=click.Choice(MISSING), help="What unknown cells of attributes count in training.")
+@fit_option(
     "--pos-weight",
     type=click.Choice(POS_WEIGHTS),
     help="balanced: an attribute's 1s count as much as its 0s, in bce and focal with --missing ignore.",
 )
-@_option("--class-weight", type=click.Choice(CLASS_WEIGHTS), help="balanced: rare classes of a tag count as much.")
-@_option("--label-smoothing", type=_BELOW_ONE, help="Share of a tag's target spread over all classes.")
+@fit_option("--class-weight", type=click.Choice(CLASS_WEIGHTS), help="balanced: rare classes of a tag count as much.")
+@fit_option("--label-smoothing", type=BELOW_ONE, help="Share of a tag's target spread over all classes.")
 @click.option("--loss-weight", "loss_weights", type=Weight(), multiple=True, help="Factor on a tag's loss; repeatable.")
-@_option(
+@fit_option(
     "--beta",
     type=click.FloatRange(0, LARGEST_BETA, min_open=True),
     help="Thresholds maximise F-beta; above 1 favours recall.",
 )
-@_option(
+@fit_option(
     "--calibrate/--no-calibrate",
     "calibrate",
     help="Make probabilities agree with shares, where that pays.  [default: yes]",
 )
-@_option("--permutations", type=click.IntRange(0), help="Shuffles of the labels, for a p-value of each attribute.")
-@_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
-@_option("--resume", is_flag=True, help="Continue an interrupted training of the backbone.")
-@_option("--tensorboard", type=_FILE, help="Folder for TensorBoard's event files.")
-@_cache_option
+@fit_option("--permutations", type=click.IntRange(0), help="Shuffles of the labels, for a p-value of each attribute.")
+@fit_option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of split, initial weights and order.")
+@fit_option("--resume", is_flag=True, help="Continue an interrupted training of the backbone.")
+@fit_option("--tensorboard", type=FILE, help="Folder for TensorBoard's event files.")
+@options.cache
 def fit(**settings: Any) -> None:
     """Train, threshold and measure a model; write its bundle."""
     with sentences(
@@ -272,7 +142,7 @@ def fit(**settings: Any) -> None:
     ):
         from .pipeline import fit
 
-        settings["cnn"] = CnnShape(**{field: settings.pop(name) for name, field in _CNN_OPTIONS.items()})
+        settings["cnn"] = CnnShape(**{field: settings.pop(name) for name, field in options.CNN_OPTIONS.items()})
         settings["loss_weights"] = dict(settings["loss_weights"])
         result = fit(FitConfig(**settings), progress=True)
     for evaluation in result.evaluations:
@@ -281,10 +151,10 @@ def fit(**settings: Any) -> None:
 
 
 @main.command()
-@click.option("--labels", type=_FILE, required=True, help="Labels, in a format of fit's.")
-@_images_option
-@_format_option
-@_columns
+@click.option("--labels", type=FILE, required=True, help="Labels, in a format of fit's.")
+@options.images
+@options.label_format
+@options.columns
 @click.option("--split", metavar="COLUMN", help="Column that fixes the parts; copies in different parts are named.")
 @click.option(
     "--min-count",
@@ -300,11 +170,11 @@ def fit(**settings: Any) -> None:
     show_default=True,
     help="Size of the model's input, to compare the pictures with.",
 )
-@click.option("--out", type=_FILE, help="HTML page to write, with pictures.  [default: the terminal alone]")
+@click.option("--out", type=FILE, help="HTML page to write, with pictures.  [default: the terminal alone]")
 def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any) -> None:
     """Look at labels and pictures before training: gaps, copies, contradictions, broken files."""
     with sentences("Stopped; nothing was written.", with_keras=False):
-        _check_outputs({"--out": out}, labels)
+        check_outputs({"--out": out}, labels)
         from .inspection import inspect_labels
         from .inspection_page import inspection_html, inspection_text
         from .page import write
@@ -318,13 +188,13 @@ def inspect(labels: Path, images: Path | None, out: Path | None, **settings: Any
 
 
 @main.command()
-@_model_option
-@_other_labels
-@click.option("--output", type=_FILE, help="JSON file to write the scores to, too.")
+@options.model
+@options.other_labels
+@click.option("--output", type=FILE, help="JSON file to write the scores to, too.")
 def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
     """Measure a bundle on labels that it has not seen."""
     with sentences("Stopped; features that were computed are kept."):
-        _check_outputs({"--output": output}, settings["labels"], model=model)
+        check_outputs({"--output": output}, settings["labels"], model=model)
         from .bundle import load
         from .measuring import evaluate_bundle
 
@@ -337,8 +207,8 @@ def evaluate(model: Path, output: Path | None, **settings: Any) -> None:
 
 
 @main.command()
-@_model_option
-@_other_labels
+@options.model
+@options.other_labels
 @click.option("--max-f1", is_flag=True, help="Thresholds maximise F1; that is what they do anyway.")
 @click.option(
     "--beta",
@@ -396,7 +266,7 @@ def _show(evaluation: Evaluation) -> None:
     metavar="imagenet|embedded|none|FILE",
     help="Weights of the backbone.  [default: imagenet; for cnn embedded]",
 )
-@click.option("--model", type=_FILE, help="Bundle whose backbone it is, instead of --backbone and --weights.")
+@click.option("--model", type=FILE, help="Bundle whose backbone it is, instead of --backbone and --weights.")
 @click.option("--image-size", type=ImageSize(), help="Size of the backbone's input.  [default: the backbone's own]")
 @click.option(
     "--precision",
@@ -405,8 +275,8 @@ def _show(evaluation: Evaluation) -> None:
     show_default=True,
     help="What the backbone computes in. auto: the bundle's, or what is fastest here.",
 )
-@_cluster
-@_cache_option
+@options.cluster
+@options.cache
 def embed(
     paths: Sequence[str],
     out: str,
@@ -430,7 +300,7 @@ def embed(
         distributed.check_installed(where.engine, out)
         built, settled = distributed.backbone_for(backbone, weights, image_size, model, precision)
         done = distributed.embed(
-            built, _listed(paths), out, precision=settled, column=column, cache=cache, cluster=where, progress=True
+            built, listed(paths), out, precision=settled, column=column, cache=cache, cluster=where, progress=True
         )
         click.echo(done)
     if done.errors == done.pictures:
@@ -439,9 +309,9 @@ def embed(
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@_served_model_option
-@_thresholds_option
-@_min_confidence_option
+@options.served_model
+@options.thresholds
+@options.min_confidence
 @click.option(
     "--format",
     "style",
@@ -450,11 +320,11 @@ def embed(
     "--engine parquet]",
 )
 @click.option("--output", type=click.Path(), help="File to write, of parquet a folder or URL.  [default: stdout]")
-@click.option("--sheet", type=_FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
-@click.option("--labels", type=_FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
-@_runtime_option
-@_precision_option
-@_cluster
+@click.option("--sheet", type=FILE, help="Also write a page (.html) or picture (.png) of pictures and predictions.")
+@click.option("--labels", type=FILE, help="Labels file; its labels stand beside the predictions of --sheet.")
+@options.runtime
+@options.precision
+@options.cluster
 def infer(
     paths: Sequence[str],
     model: Path,
@@ -489,9 +359,9 @@ def infer(
 
         beside = (sidecar.sidecar_of(model), *sidecar.files_of(model))
         out = None if output is None else Path(output)
-        _check_outputs({"--output": out, "--sheet": sheet}, *beside, labels, *paths, model=model)
+        check_outputs({"--output": out, "--sheet": sheet}, *beside, labels, *paths, model=model)
         loaded = inference.with_thresholds(_loaded(model, runtime, precision), thresholds)
-        predictions = inference.predict(loaded, _listed(paths), min_confidence=min_confidence)
+        predictions = inference.predict(loaded, listed(paths), min_confidence=min_confidence)
         shown = _sheet(loaded, sheet, labels)
         with written_to(out) as file:
             passing = predictions if shown is None else shown.gather(predictions)
@@ -509,21 +379,21 @@ def infer(
 
 
 @main.command()
-@click.argument("path", type=_FILE)
-@_model_option
+@click.argument("path", type=FILE)
+@options.model
 @click.option("--attribute", help="Attribute to explain.  [default: all, and each tag's likeliest class]")
 @click.option("--tag", help="Tag to explain.")
 @click.option("--class", "class_name", help="Class of --tag.  [default: the likeliest]")
 @click.option(
     "--out",
-    type=_FILE,
+    type=FILE,
     default=Path("."),
     help="Folder of the pictures, called PATH_ATTRIBUTE.png; of one alone, also a PNG file.  [default: this folder]",
 )
 def explain(path: Path, model: Path, **settings: Any) -> None:
     """Show where in a picture the evidence for attributes and tags lies."""
     with sentences("Stopped; what was written until now is kept."):
-        _check_outputs({"--out": settings["out"]}, model=model)
+        check_outputs({"--out": settings["out"]}, model=model)
         from .bundle import load
         from .explain import write
 
@@ -537,7 +407,7 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
 
 
 @main.command()
-@_model_option
+@options.model
 @click.option(
     "--format",
     type=click.Choice(EXPORT_FORMATS),
@@ -546,7 +416,7 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
 )
 @click.option(
     "--out",
-    type=_FILE,
+    type=FILE,
     help="File to write; of saved_model a folder.  [default: beside the bundle, with its name and the format's suffix]",
 )
 @click.option(
@@ -555,21 +425,21 @@ def explain(path: Path, model: Path, **settings: Any) -> None:
     help="In whole numbers of 8 bits: a third of the size, and faster. With openvino alone, whose int8 is the best.",
 )
 @click.option(
-    "--calibrate-on", type=_FILE, metavar="DIR", help="--int8: pictures that show how large numbers become; 32 or more."
+    "--calibrate-on", type=FILE, metavar="DIR", help="--int8: pictures that show how large numbers become; 32 or more."
 )
 @click.option(
     "--check-on",
-    type=_FILE,
+    type=FILE,
     metavar="DIR",
     help="Pictures to check on.  [default: those of the bundle if they are still there, else generated ones]",
 )
 @click.option(
     "--labels",
-    type=_FILE,
+    type=FILE,
     help="--int8: labels of other pictures, to measure bundle and export on, and to choose thresholds anew.",
 )
-@_images_option
-@_cache_option
+@options.images
+@options.cache
 def export(labels: Path | None, images: Path | None, cache: Path | None, **settings: Any) -> None:
     """Write a bundle for another runtime, checked on pictures; and a JSON file that says what its numbers mean."""
     with sentences("Stopped; nothing was written."):
@@ -590,14 +460,14 @@ def export(labels: Path | None, images: Path | None, cache: Path | None, **setti
 
 
 @main.command()
-@_served_model_option
+@options.served_model
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
-@_thresholds_option
-@_min_confidence_option
-@_runtime_option
-@_precision_option
-@click.option("--api-key-file", type=_FILE, help="File of a key that every question has to bring.  [default: none]")
+@options.thresholds
+@options.min_confidence
+@options.runtime
+@options.precision
+@click.option("--api-key-file", type=FILE, help="File of a key that every question has to bring.  [default: none]")
 @click.option(
     "--cors-origin",
     "origins",
@@ -605,11 +475,11 @@ def export(labels: Path | None, images: Path | None, cache: Path | None, **setti
     metavar="ORIGIN",
     help="Other site whose pages may ask, such as https://example.org; may be repeated.  [default: none]",
 )
-@_limit_option("--max-files", 256, 32, "Pictures of a request.")
-@_limit_option("--max-file-mb", 1000, 20, "Megabytes of a picture.")
-@_limit_option("--max-body-mb", 10_000, 100, "Megabytes of a request.")
-@_limit_option("--max-megapixels", 89, 50, "Megapixels of a picture.")
-@_limit_option("--timeout", 3600, 30, "Seconds for a request to arrive, and for its answer.")
+@limit_option("--max-files", 256, 32, "Pictures of a request.")
+@limit_option("--max-file-mb", 1000, 20, "Megabytes of a picture.")
+@limit_option("--max-body-mb", 10_000, 100, "Megabytes of a request.")
+@limit_option("--max-megapixels", 89, 50, "Megapixels of a picture.")
+@limit_option("--timeout", 3600, 30, "Seconds for a request to arrive, and for its answer.")
 def serve(
     model: Path,
     host: str,
@@ -679,7 +549,7 @@ def _infer_parts(
     done = distributed.infer(
         model,
         loaded,
-        _listed(paths),
+        listed(paths),
         output,
         runtime=runtime,
         min_confidence=min_confidence,
@@ -693,9 +563,9 @@ def _infer_parts(
         sys.exit(1)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a person gave."""
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _loaded(model: Path, runtime: str | None, precision: str | None) -> Model:
@@ -727,29 +597,3 @@ def _warn_of_chance(names: Sequence[str]) -> None:
     if names:
         listed = ", ".join(names)
         click.echo(f"Not better than chance when the model was measured, so do not rely on: {listed}.", err=True)
-
-
-def _check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | None, model: Path | None = None) -> None:
-    """Makes sure that no file to write is one that is read, lies inside the model, or is another one to write.
-
-    Raises:
-        UsageError: one is, or does.
-    """
-    taken = {os.path.realpath(path): "is read" for path in inputs if path is not None}
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        if why := taken.get(os.path.realpath(path)):
-            raise UsageError(f"{option} {path} {why}, too; choose another file.")
-        if model is not None and model.resolve() in (path.resolve(), *path.resolve().parents):
-            raise UsageError(f"{option} {path} lies inside --model {model}; choose another file.")
-        taken[os.path.realpath(path)] = f"is what {option} writes"
-
-
-def _listed(paths: Sequence[str]) -> Iterator[str]:
-    for path in paths:
-        if path == "-":
-            cast(TextIOWrapper, sys.stdin).reconfigure(errors="surrogateescape")  # as Python reads file names
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
-        else:
-            yield path

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
+
+FILE = click.Path(path_type=Path)
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+POSITIVE = click.FloatRange(0, min_open=True)
+BELOW_ONE = click.FloatRange(0, 1, max_open=True)
 
 
 class ImageSize(click.ParamType):
@@ -39,6 +45,14 @@ class ListOf(click.ParamType):
         if self.most is not None and len(items) > self.most:
             self.fail(f"{value!r} has {len(items)} values; expected {self.name}.", param, ctx)
         return tuple(self.item.convert(item, param, ctx) for item in items)
+
+
+NAMES = ListOf(click.STRING, "A,B,C")
+
+
+def per_phase(item: click.ParamType) -> ListOf:
+    """One value for both phases of training, or one for each."""
+    return ListOf(item, "HEADS[,FINE-TUNING]", most=2)
 
 
 class Layers(click.ParamType):

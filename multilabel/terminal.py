@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import IO, NoReturn, cast
 
 import click
 
-from .errors import Interrupted, MultilabelError
+from .errors import Interrupted, MultilabelError, UsageError
 from .streams import silent_stderr
 from .writing import replacing
 
@@ -28,6 +28,33 @@ def written_to(path: Path | None) -> Iterator[IO[str]]:
         return
     with replacing(path, "choose another --output") as new, new.open("w", encoding="utf-8", newline="") as file:
         yield file
+
+
+def check_outputs(outputs: Mapping[str, Path | None], *inputs: str | Path | None, model: Path | None = None) -> None:
+    """Makes sure that no file to write is one that is read, lies inside the model, or is another one to write.
+
+    Raises:
+        UsageError: one is, or does.
+    """
+    taken = {os.path.realpath(path): "is read" for path in inputs if path is not None}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if why := taken.get(os.path.realpath(path)):
+            raise UsageError(f"{option} {path} {why}, too; choose another file.")
+        if model is not None and model.resolve() in (path.resolve(), *path.resolve().parents):
+            raise UsageError(f"{option} {path} lies inside --model {model}; choose another file.")
+        taken[os.path.realpath(path)] = f"is what {option} writes"
+
+
+def listed(paths: Sequence[str]) -> Iterator[str]:
+    """Paths as they were given; for `-`, those on stdin, a line each."""
+    for path in paths:
+        if path == "-":
+            cast(TextIOWrapper, sys.stdin).reconfigure(errors="surrogateescape")  # as Python reads file names
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+        else:
+            yield path
 
 
 @contextmanager

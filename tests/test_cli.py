@@ -25,6 +25,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from multilabel import load_bundle
+from multilabel.checkpoints import STATE
 from multilabel.cli import main
 
 # A single split; test_folds.py has the folds.
@@ -573,7 +574,10 @@ def test_ctrl_c_ends_with_one_line(backbone: str, root: Path, tmp_path: Path) ->
         for line in process.stderr:
             if line.startswith("Training part:"):
                 break
-        time.sleep(4)
+        if backbone == "trained":
+            while process.poll() is None and not (tmp_path / "out.checkpoint" / STATE).exists():
+                time.sleep(0.1)
+        time.sleep(2)
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 1
