@@ -202,7 +202,7 @@ def infer(
     job = _begin(predicting.COMMAND, said, paths, out, column, cluster, partial(predicting.put, path))
     if cluster.engine != "local":
         return _run(job, predicting.load, cluster, progress, gpu=runtimes.needs_tensorflow(path, runtime))
-    here = predicting.Predicting(model, [threshold.value for threshold in model.thresholds], min_confidence)
+    here = predicting.Predicting(model, min_confidence)
     return _run(job, lambda _: here, cluster, progress)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import DataError, UsageError
 from ..images import DECODING
 from ..inference import Model
 from ..places import Folder
+from ..thresholds import apply_thresholds
 from .job import Job
 
 COMMAND = "infer"
@@ -68,15 +70,14 @@ class Predicting:
     """Computes probabilities and decisions.
 
     Args:
-        model: what predicts.
-        thresholds: one per attribute.
+        model: what predicts, and its thresholds.
         min_confidence: a tag whose best class has a lower probability is undecided.
     """
 
-    def __init__(self, model: Model, thresholds: Sequence[float], min_confidence: float) -> None:
+    def __init__(self, model: Model, min_confidence: float) -> None:
         import pyarrow as pa
 
-        self._model, self._thresholds, self._min_confidence = model, np.asarray(thresholds, float), min_confidence
+        self._model, self._min_confidence = model, min_confidence
         self.image_size = model.image_size
         self.fields = [pa.field(f"{name}_present", pa.bool_()) for name in model.attributes]
         self.fields += [pa.field(f"{name}_probability", pa.float32()) for name in model.attributes]
@@ -93,7 +94,7 @@ class Predicting:
         columns: list[Any] = []
         if self._model.attributes:
             p = probs[next(outputs)]
-            columns += [*(p > self._thresholds).T, *p.T]
+            columns += [*apply_thresholds(p, self._model.thresholds).T, *p.T]
         for tag, output in zip(self._model.tags, outputs, strict=True):
             best = probs[output].argmax(axis=1)  # the first, if there are several
             p = probs[output][np.arange(len(best)), best]
@@ -122,4 +123,6 @@ def load(job: Job) -> Predicting:
             model = runtimes.load(path, said["runtime"], said["precision"])
         except UsageError as error:
             raise DataError(f"the model cannot compute there as it did where the job began: {error}") from error
-    return Predicting(model, [said["thresholds"][name] for name in model.attributes], said["min_confidence"])
+    named = zip(model.attributes, model.thresholds, strict=True)
+    thresholds = tuple(replace(threshold, value=said["thresholds"][name]) for name, threshold in named)
+    return Predicting(replace(model, thresholds=thresholds), said["min_confidence"])
