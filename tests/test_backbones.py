@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import gc
 import os
 import re
 import shutil
@@ -463,24 +462,6 @@ def test_the_shape_is_for_our_own_network_alone(refused):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_gives_finite_features(name):
-    keras.utils.set_random_seed(0)
-    side = max(64, SMALLEST.get(name, 0))
-    try:
-        backbone = build_backbone(name, "none", (side, side))
-        computed = features(backbone, pictures(side, side))
-        assert computed.shape == (2, backbone.dimension)
-        assert np.isfinite(computed).all()
-        assert computed.dtype == np.float32
-        assert not np.array_equal(computed[0], computed[1])
-        assert (backbone.weights, backbone.pretrained) == ("none", False)
-    finally:
-        keras.backend.clear_session()
-        gc.collect()
-
-
 # --- weights from a file
 
 
@@ -705,8 +686,8 @@ def test_efficientnet_is_the_same_downloaded_and_from_a_file(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [f"efficientnet_b{size}" for size in range(8)])
-def test_every_efficientnet_from_a_file_of_the_old_format(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_b7"])
+def test_efficientnets_from_a_file_of_the_old_format(name, tmp_path, monkeypatch):
     check_efficientnet(name, ".h5", tmp_path, monkeypatch)
     keras.backend.clear_session()
 

@@ -96,10 +96,12 @@ def differences(network, folded, inputs):
     return np.abs(values - expected).max() / np.abs(expected).max()
 
 
+def pictures_for(backbone, pictures=2):
+    return np.random.default_rng(1).integers(0, 256, (pictures, *backbone.image_size, 3), dtype=np.uint8)
+
+
 def inputs_for(backbone, pictures=2):
-    shape = (pictures, *backbone.image_size, 3)
-    pixels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    return backbone.model.get_layer("preprocessing")(pixels)
+    return backbone.model.get_layer("preprocessing")(pictures_for(backbone, pictures))
 
 
 def random_backbone(name, **options):
@@ -124,6 +126,12 @@ def test_features_stay_the_same(name, table, record_property):
     assert not any(count(folded, kind) for kind in (LAYERS.BatchNormalization, LAYERS.Dropout))
     assert not any(type(layer).__name__ == "StochasticDepth" for layer in all_layers(folded))
     assert all(map(np.array_equal, backbone.model.get_weights(), before))
+    # And these features are ones.
+    features = np.asarray(backbone.model(pictures_for(backbone)))
+    assert features.shape == (2, backbone.dimension)
+    assert np.isfinite(features).all()
+    assert not np.array_equal(*features)
+    assert (backbone.weights, backbone.pretrained) == ("none", False)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
