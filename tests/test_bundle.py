@@ -280,6 +280,7 @@ def test_the_backbone_of_a_bundle_at_any_size(tmp_path, image_size):
     build_models(backbone, [LogitHead(("new",), (1.0,), 1.0)])  # other heads fit
 
 
+@pytest.mark.slow
 def test_the_statistics_of_a_normalization_go_along(tmp_path):
     """EfficientNet's: Keras' `set_weights` alone would leave it computing with the mean 0 and the variance 1."""
     backbone = build_backbone("efficientnet_b0", "none", (64, 64))

@@ -564,7 +564,7 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path, bundle: Path) -> None
     assert "BrokenPipe" not in done.stderr
 
 
-@pytest.mark.parametrize("backbone", ["frozen", "trained"])
+@pytest.mark.parametrize("backbone", ["frozen", pytest.param("trained", marks=pytest.mark.slow)])
 def test_ctrl_c_ends_with_one_line(backbone: str, root: Path, tmp_path: Path) -> None:
     arguments = ["fit", "--labels", root / "data" / "labels.txt", *QUICK[:-1], "100000", "--patience", "100000"]
     arguments += ["--train-backbone"] * (backbone == "trained")

@@ -344,7 +344,7 @@ def test_the_bundle_gives_what_fit_measured(folder, tmp_path, machine):
     [{"train_backbone": True, "folds": None, "epochs": 1}, {"fine_tune": "all", "epochs": (1, 1)}],
     ids=["trained", "fine-tuned"],
 )
-@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+@pytest.mark.parametrize("precision", ["auto", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_backbone_that_is_trained_serves_in_float32(training, precision, folder, tmp_path, machine, caplog):
     with caplog.at_level("INFO", "multilabel"):
         fit(settings(folder, tmp_path, precision=precision, **training))

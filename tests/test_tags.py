@@ -610,7 +610,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way in ("fine-tuned", "views") else pytest.mark.slow) for way in WAYS]
+)
 def test_every_way_of_training_serves_what_was_measured(
     way: str, mixed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
