@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,3 +46,9 @@ class Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle_exit)
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends it once it has read what was sent until then: closing resets connections that still wait in line."""
+        for _ in range(4):  # to take them, to listen to them, to read; and once more
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
