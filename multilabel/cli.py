@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .inference import Model
     from .sheet import Sheet
 
+_STOPPED_PARTS = "Stopped; parts that are finished are kept, and the same command continues."
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="multilabel")
@@ -293,7 +295,7 @@ def embed(
 
     A run that stopped is continued by the same command. `fit --features` trains heads on what it writes.
     """
-    with sentences("Stopped; parts that are finished are kept."):
+    with sentences(_STOPPED_PARTS):
         from . import distributed
 
         where = distributed.Cluster(**_given(cluster))
@@ -342,10 +344,11 @@ def infer(
 
     With --format parquet also lists and tables of paths, and URLs; a run that stopped is continued by the same command.
     """
-    stopped = "Stopped; what was not printed is lost, and no --output file was written."
-    with sentences(stopped, with_keras=False):
-        given = _given(cluster)
-        if style == "parquet" or (style is None and "engine" in given):
+    given = _given(cluster)
+    parts = style == "parquet" or (style is None and "engine" in given)
+    printed = "Stopped; what was not printed is lost, and no --output file was written."
+    with sentences(_STOPPED_PARTS if parts else printed, with_keras=False):
+        if parts:
             for option, value in {"--sheet": sheet, "--labels": labels}.items():
                 if value is not None:
                     raise UsageError(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,11 @@ def locate_images(
             raise DataError(f"{labels_path}: '{name_of[path]}' and '{name}' are the same file; name it once.")
     kept = table.take([row for row, path in enumerate(paths) if path is not None])
     return replace(kept, images=tuple(name_of)), absent
+
+
+def path_ending(name: str) -> str:
+    """A picture's name as the path of the picture ends, wherever it is."""
+    return re.sub(r"^(\.\./)+", "", os.path.normpath(name))
 
 
 def class_counts(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -101,7 +101,7 @@ cluster = _together(
         "--batch-size", type=click.IntRange(1), help="Pictures that go through the model at once. [default: 32]"
     ),
     click.option("--shard-size", type=click.IntRange(1), help="Pictures of a part.  [default: 1024]"),
-    click.option("--retry-errors", is_flag=True, default=None, help="Make parts with errors anew."),
+    click.option("--retry-errors", is_flag=True, default=None, help="Try again what could not be read."),
 )
 images = fit_option(
     "--images", type=FILE, help="Folder of the pictures.  [default: images/ beside the labels, else their folder]"

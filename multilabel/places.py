@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Any
 
 from .errors import DataError, MultilabelError, UsageError
 
+_ABANDONED = 3600.0  # seconds after which nobody writes to a file any more
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter alone is a drive of Windows
 
 
@@ -178,32 +180,37 @@ class Folder:
             new.write_bytes(data)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """A file on this machine to write to, which becomes the one of that name when the block ends well."""
+    def writing(self, name: str | Callable[[], str]) -> Iterator[Path]:
+        """A file on this machine to write to, which becomes the one of that name when the block ends well.
+
+        Args:
+            name: of the file; or what says it then, where it depends on what was written.
+        """
+        settled = name if callable(name) else lambda: name
         if is_url(self.path):
             with tempfile.TemporaryDirectory() as folder:
                 new = Path(folder) / "file"
                 yield new
-                filesystem, path = _filesystem(self.join(name))
+                filesystem, path = _filesystem(self.join(settled()))
                 filesystem.put_file(str(new), path)
             return
-        target = Path(self.join(name))
-        new = target.with_name(f".{target.name}.new-{uuid.uuid4().hex[:8]}")  # processes of many machines write here
+        new = Path(self.join(f".new-{uuid.uuid4().hex}"))  # processes of many machines write here
         try:
             yield new
             with new.open("rb") as file:
                 os.fsync(file.fileno())
-            new.replace(target)
+            new.replace(self.join(settled()))
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Removes what processes that were killed have begun to write."""
+        """Removes what killed processes have begun to write, here and below; others may still write what is young."""
         if not is_url(self.path):
-            for begun in Path(self.path).glob(".*.new-*"):
+            for begun in Path(self.path).rglob(".new-*"):
                 with suppress(OSError):
-                    begun.unlink()
+                    if time.time() - begun.stat().st_mtime > _ABANDONED:
+                        begun.unlink()
 
     @contextmanager
     def on_disk(self, name: str) -> Iterator[Path]:

@@ -100,9 +100,9 @@ def load(path: str | os.PathLike[str], runtime: str | None = None, precision: st
         UsageError: the runtime or the precision does not suit the file or the machine, or is not installed.
         BundleError: the file cannot be read.
     """
-    path, format = Path(path), sidecar.format_of(path)
-    runtime = _settled_runtime(path, format, runtime)
-    if format is not None:
+    path = Path(path)
+    runtime = settled_runtime(path, runtime)
+    if sidecar.format_of(path) is not None:
         return _exported(path, runtime, precision)
     if runtime != "tensorflow":
         return _converted(path, runtime, precision)
@@ -122,6 +122,12 @@ def settled_precision(model: Any) -> str | None:
     return model.precision if isinstance(model, Exported) else model.engine.precision
 
 
+def is_folded(model: Any) -> bool:
+    """Whether a loaded model computes on this machine with what was made of it to be fast; if not, it is slower, and
+    its probabilities are slightly other ones."""
+    return isinstance(model, Exported) or model.engine.reliable is model.engine
+
+
 def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -> bool:
     """Whether `load` would import TensorFlow.
 
@@ -129,16 +135,22 @@ def needs_tensorflow(path: str | os.PathLike[str], runtime: str | None = None) -
         UsageError: the runtime does not suit the file, or is not installed.
         BundleError: the file cannot be read.
     """
-    path, format = Path(path), sidecar.format_of(path)
-    runtime = _settled_runtime(path, format, runtime)
-    if runtime == "tensorflow" or format is not None:
+    path = Path(path)
+    runtime = settled_runtime(path, runtime)
+    if runtime == "tensorflow" or sidecar.format_of(path) is not None:
         return runtime == "tensorflow"
     folder, said = description.read(path)
     with description.refusing_damage(folder):
         return not _conversion_of(said, runtime).exists()
 
 
-def _settled_runtime(path: Path, format: str | None, runtime: str | None) -> str:
+def settled_runtime(path: Path, runtime: str | None = None) -> str:
+    """The runtime that `load` takes.
+
+    Raises:
+        UsageError: the one that is wanted does not suit the file, or it is not installed.
+    """
+    format = sidecar.format_of(path)
     fitting = RUNTIMES if format is None else RUNTIMES_OF[format]
     runtime = runtime or fitting[0]
     if runtime not in fitting:

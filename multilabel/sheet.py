@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from . import page
 from .errors import MultilabelError, UsageError
 from .inference import Model, Prediction, TagPrediction
-from .labels import UNKNOWN, LabelTable
+from .labels import UNKNOWN, LabelTable, path_ending
 from .writing import replacing
 
 LIMITS = {".html": 2000, ".htm": 2000, ".png": 200}
@@ -66,7 +66,7 @@ class Sheet:
             raise MultilabelError(f"{self.path} cannot be written ({why}); choose another --sheet.")
         self._model = model
         self._actual = actual
-        self._rows = {} if actual is None else {_plain_path(name): row for row, name in enumerate(actual.images)}
+        self._rows = {} if actual is None else {path_ending(name): row for row, name in enumerate(actual.images)}
         self._shown: list[tuple[Prediction, list[_Line]]] = []
         self._counts: Counter[str] = Counter()
 
@@ -172,11 +172,6 @@ def write(
     deque(sheet.gather(predictions), maxlen=0)
     sheet.write()
     return sheet.remarks()
-
-
-def _plain_path(name: str) -> str:
-    """A picture's name as the path of the picture ends, wherever it is."""
-    return re.sub(r"^(\.\./)+", "", os.path.normpath(name))
 
 
 def _thumbnail(prediction: Prediction) -> str | None:

@@ -13,18 +13,24 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 from broken_pictures import broken_pictures
 from click.testing import CliRunner, Result
 
-from multilabel import CnnShape, load_bundle
+from multilabel import CnnShape, engine, load_bundle, sidecar
 from multilabel.backbones import build_backbone, computes_in
 from multilabel.bundle import load_backbone
 from multilabel.cli import main
+from multilabel.distributed import job, predicting
 from multilabel.engine import Engine
+from multilabel.errors import DataError
 from multilabel.images import read_image
+from multilabel.places import Folder
 
 NAMES = "long_sleeves,stripes,buttons,heart"
 
@@ -165,6 +171,59 @@ def test_names_of_several_pictures(root, tmp_path):
     )
 
 
+def test_labels_that_name_pictures_from_where_they_lie(root, tmp_path):
+    """`../images/1.jpg` in a labels file is the picture `images/1.jpg`, wherever that was when it was embedded."""
+    out = tmp_path / "features"
+    names = ["garment_000.jpg", "garment_001.jpg", "garment_002.jpg", "garment_003.jpg"]
+    given = [root / "data" / "images" / name for name in names]
+    assert run("embed", *given, "--backbone", "cnn", "--out", out).exit_code == 0
+    labels = tmp_path / "labels.txt"
+    fit = ["fit", "--labels", labels, "--features", out, "--folds", "0", "--epochs", "1", "--val-share", "0.4"]
+    fit += ["--cache", tmp_path / "cache", "--out", tmp_path / "model"]
+    labels.write_text("".join(f"../images/{name} {row % 2}\n" for row, name in enumerate(names)))
+    done = run(*fit)
+    assert done.exit_code == 0, done.output
+    assert "4 stored already" in done.output
+    assert pd.read_csv(tmp_path / "model" / "skipped.csv").empty
+    labels.write_text("garment_000.jpg 1\n../garment_000.jpg 0\n")
+    assert refused(*fit) == (
+        1,
+        f"Error: {labels}: 'garment_000.jpg' and '../garment_000.jpg' may both be garment_000.jpg; write more of their "
+        "paths.",
+    )
+
+
+def test_rows_of_one_picture(root, tmp_path):
+    """A picture that was listed twice counts if it could be read once; what it holds must not have changed."""
+    out, picture, labels = tmp_path / "features", tmp_path / "1.jpg", tmp_path / "labels.txt"
+    for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg"):
+        shutil.copy(root / "data" / "images" / "garment_000.jpg", tmp_path / name)
+    shutil.copy(root / "data" / "images" / "garment_001.jpg", tmp_path / "2.jpg")
+    others = [tmp_path / name for name in ("2.jpg", "3.jpg", "4.jpg")]
+    embed = ["embed", picture, picture, *others, "--backbone", "cnn", "--shard-size", "1", "--out", out]
+    assert run(*embed).exit_code == 0
+    readable = (out / "part-0000000.parquet").read_bytes()
+    row = pd.read_parquet(out / "part-0000000.parquet")
+    schema = pyarrow.parquet.read_schema(out / "part-0000000.parquet")
+
+    def replaced(**values: object) -> None:
+        table = pyarrow.Table.from_pandas(row.assign(**values), schema=schema, preserve_index=False)
+        pyarrow.parquet.write_table(table, out / "part-0000000.parquet")
+
+    labels.write_text("1.jpg 1\n2.jpg 0\n3.jpg 1\n4.jpg 0\n")
+    fit = ["fit", "--labels", labels, "--features", out, "--folds", "0", "--epochs", "1", "--val-share", "0.4"]
+    fit += ["--cache", tmp_path / "cache", "--out", tmp_path / "model"]
+    replaced(sha256=None, feature=None, error="permission denied")
+    done = run(*fit)
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(tmp_path / "model" / "skipped.csv").empty
+    replaced(sha256="ab" * 32)
+    sentence = f"Error: {out}: {picture} changed while it was embedded twice; embed into another folder."
+    assert refused(*fit) == (1, sentence)
+    (out / "part-0000000.parquet").write_bytes(readable)
+    assert run(*fit).exit_code == 0
+
+
 def test_what_features_are_not(embedded, model, root, tmp_path):
     arguments = ["fit", "--labels", root / "data" / "labels.txt", "--out", tmp_path / "m", "--features"]
     assert refused(*arguments, tmp_path / "absent") == (
@@ -216,6 +275,10 @@ def test_predictions_are_those_of_csv(model, root, pictures, tmp_path):
     for name in NAMES.split(","):
         np.testing.assert_allclose(parts[f"{name}_probability"], rows[f"{name}_probability"], rtol=1e-5)
         assert parts[f"{name}_present"].dropna().astype(int).to_list() == rows[f"{name}_present"].dropna().to_list()
+    spelt_out = ["--runtime", "tensorflow", "--precision", load_bundle(model).engine.precision]
+    again = run(*arguments, *spelt_out, "--format", "parquet", "--output", tmp_path / "parts")
+    assert again.exit_code == 0
+    assert again.output.endswith("101 were there already.\n")
     changed = run(*arguments[:-1], "heart=0.5", "--format", "parquet", "--output", tmp_path / "parts")
     assert changed.exit_code == 2
     assert "was begun with another model or other settings (thresholds heart 0.25, now 0.5)" in changed.output
@@ -299,6 +362,14 @@ def test_wrong_calls(model, pictures, tmp_path):
         2,
         "Error: --address belongs to --engine ray; add that, or leave it out.",
     )
+    assert refused(*embed, "--engine", "ray", "--cache", tmp_path) == (
+        2,
+        "Error: --cache: the feature store is used by --engine local alone; leave it out.",
+    )
+    assert refused(*embed, "--column", "file") == (
+        2,
+        "Error: --column file is for tables (.csv, .tsv, .parquet), and none was given; leave it out.",
+    )
     assert refused("embed", tmp_path / "no.txt", *embed[2:]) == (
         1,
         f"Error: {tmp_path}/no.txt: cannot be read (no such file).",
@@ -311,13 +382,73 @@ def test_wrong_calls(model, pictures, tmp_path):
     result = run("embed", tmp_path / "no.jpg", "--backbone", "cnn", "--out", tmp_path / "errors")
     assert result.exit_code == 1
     assert "\nNo picture could be read.\n" in result.output
-    assert not (tmp_path / "out" / "_job" / "manifest.json").exists()
+    assert not list((tmp_path / "out").rglob("*.*"))
+
+
+def test_a_machine_that_computes_something_else(model, pictures, tmp_path, monkeypatch):
+    """What `infer` begins where folding goes well is not continued where it does not."""
+    infer = ["infer", *pictures[:6], "--model", model, "--format", "parquet", "--output", tmp_path / "out"]
+    assert run(*infer, "--shard-size", "3").exit_code == 0
+    (begun,) = (tmp_path / "out" / "_job").glob("manifest.json")
+    assert json.loads(begun.read_text())["model"]["folded"] is True
+    there = job.read(str(tmp_path / "out"))
+    assert predicting.load(there).image_size == (80, 60)
+    monkeypatch.setattr(engine, "_SAME", -1)
+    monkeypatch.setitem(engine._ROUNDED, "bfloat16", -1)
+    with pytest.raises(DataError) as caught:
+        predicting.load(there)
+    assert str(caught.value) == "this machine computes other probabilities than the one that began the job."
+    (tmp_path / "out" / "part-0000000.parquet").unlink()
+    code, sentence = refused(*infer)
+    assert (code, sentence) == (
+        2,
+        f"Error: {tmp_path / 'out'} was begun with another model or other settings (folded true, now false); choose "
+        "another folder.",
+    )
+
+
+def test_what_a_killed_command_left_of_another_model(tmp_path):
+    """Files that were half copied, of this model or another one, are none of the model's."""
+    model = tmp_path / "m.saved_model"
+    (model / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index"):
+        (model / name).write_bytes(name.encode())
+    sidecar.sidecar_of(model).write_text("{}")
+    said = {"sha256": predicting._digest_of(model)}
+    own = Folder(str(tmp_path / "out"))
+    predicting.put(model, {"sha256": "0" * 64}, own)
+    (tmp_path / "out" / f"model-{'0' * 16}" / model.name / "more").write_bytes(b"of another")
+    predicting.put(model, said, own)
+    copy = tmp_path / "out" / f"model-{said['sha256'][:16]}" / model.name
+    (copy / "variables" / ".new-0123").write_bytes(b"half")
+    predicting.put(model, said, own)
+    assert predicting._digest_of(copy) == said["sha256"]
+
+
+def test_random_weights_are_the_same_again(pictures, tmp_path):
+    arguments = ["embed", *pictures[:2], "--backbone", "cnn", "--weights", "none", "--out", tmp_path / "out"]
+    assert run(*arguments).exit_code == 0
+    keras.utils.set_random_seed(1)
+    done = run(*arguments)
+    assert done.exit_code == 0
+    assert done.output.endswith("2 were there already.\n")
+
+
+def test_ctrl_c_before_anything_is_begun(model, pictures, tmp_path, monkeypatch):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "begin", stop)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    infer = ["infer", pictures[0], "--model", model, "--format", "parquet", "--output", tmp_path / "out"]
+    embed = ["embed", pictures[0], "--backbone", "cnn", "--out", tmp_path / "out"]
+    for arguments in (infer, embed):
+        sentence = "Stopped; parts that are finished are kept, and the same command continues."
+        assert refused(*arguments) == (1, sentence)
 
 
 @pytest.mark.parametrize(("package", "engine", "extra"), [("pyarrow", "local", "parquet"), ("ray", "ray", "ray")])
 def test_missing_packages(package, engine, extra, pictures, tmp_path, monkeypatch):
-    from multilabel.distributed import job
-
     monkeypatch.setattr(job, "find_spec", lambda name: None if name == package else object())
     what = "Parquet" if package == "pyarrow" else "--engine ray"
     assert refused("embed", pictures[0], "--backbone", "cnn", "--engine", engine, "--out", tmp_path / "out") == (
@@ -372,7 +503,7 @@ def test_killed_at_any_moment_the_next_run_finishes_and_is_equal(embedded, root,
     assert kills >= 3
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), pd.read_parquet(embedded))
-    assert not list((tmp_path / "out").glob(".*"))
+    assert all(path.name.startswith(".new-") for path in (tmp_path / "out").glob(".*"))  # a later run sweeps them
     assert "were there already." in output
 
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from multilabel import distributed, processors
+from multilabel import distributed, images, processors
 from multilabel.distributed import Cluster, job, local, ray_data
 from multilabel.distributed.worker import Done, Start
 from multilabel.errors import DataError, Interrupted, UsageError
@@ -196,6 +196,21 @@ def test_what_is_stored_is_not_computed(tmp_path):
     assert model.seen == 4
 
 
+def test_no_more_pictures_than_two_batches_are_in_memory(tmp_path, monkeypatch):
+    paths = make_pictures(tmp_path / "pictures", 12)
+    decode, seen, counts = images.decode, [], []
+    monkeypatch.setattr(images, "decode", lambda data, *rest: seen.append(data) or decode(data, *rest))
+
+    class Counting(MeanColour):
+        def __call__(self, pixels):
+            counts.append(len(seen))
+            return super().__call__(pixels)
+
+    run(begin(tmp_path / "out", paths, shard_size=12), Counting(), batch_size=2)
+    assert all(count <= 2 * (batch + 2) for batch, count in enumerate(counts))
+    assert len(counts) == 6
+
+
 def test_names_that_are_no_utf8(tmp_path):
     (path,) = make_pictures(tmp_path, 1)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
@@ -265,7 +280,9 @@ def test_killed_workers_and_any_order_change_nothing(seed, tmp_path):
 
     def dying(folder, name, data):
         if chance.random() < 0.15:
-            Path(folder.join(f".{name}.new-{chance.random()}")).write_bytes(data[: len(data) // 2])
+            begun = Path(folder.join(f".new-{chance.random()}"))
+            begun.write_bytes(data[: len(data) // 2])
+            os.utime(begun, (0, 0))  # long ago: what is young may be another's
             raise Crash
         write(folder, name, data)
 
@@ -596,6 +613,59 @@ def test_killed_while_it_begins(tmp_path):
     assert [row["path"] for row in rows(tmp_path / "out")] == paths
 
 
+def test_two_jobs_that_begin_at_once(tmp_path, monkeypatch):
+    """Whichever of them the folder becomes, its rows are those of its own pictures."""
+    one, two = (make_pictures(tmp_path / name, 8, seed) for seed, name in enumerate(("one", "two")))
+    write = Folder.write
+
+    def slow(folder, name, data):
+        if name == job.MANIFEST:
+            monkeypatch.setattr(Folder, "write", write)
+            begin(tmp_path / "out", two)
+        write(folder, name, data)
+
+    monkeypatch.setattr(Folder, "write", slow)
+    run(begin(tmp_path / "out", one))
+    assert [row["path"] for row in rows(tmp_path / "out")] == one
+    assert refused(tmp_path / "out", two) == (
+        f"{tmp_path / 'out'} was begun with other pictures (8, now 8); choose another folder."
+    )
+
+
+def test_two_runs_of_a_job_at_once(tmp_path, monkeypatch):
+    """One ends while the other is writing a part, which nobody sweeps away."""
+    paths = make_pictures(tmp_path / "pictures", 9)
+    first, second = begin(tmp_path / "out", paths), begin(tmp_path / "out", paths)
+    write_bytes = Path.write_bytes
+
+    def slow(path, data):
+        write_bytes(path, data)
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+        run(second)
+
+    monkeypatch.setattr(Path, "write_bytes", slow)
+    assert run(first).errors == 0
+    run(begin(tmp_path / "whole", paths))
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_what_cannot_be_listed_begins_nothing(tmp_path):
+    def listed():
+        yield from make_pictures(tmp_path / "pictures", 2)
+        raise DataError("pictures/c: there is no such file or folder.")
+
+    assert refused(tmp_path / "out", listed()) == "pictures/c: there is no such file or folder."
+    assert not (tmp_path / "out").exists()
+
+    def listed_for_long():
+        yield from make_pictures(tmp_path / "pictures", 9)
+        raise DataError("pictures/c: there is no such file or folder.")
+
+    assert refused(tmp_path / "out", listed_for_long()) == "pictures/c: there is no such file or folder."
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["_job"]
+
+
 # --- engines and plans --------------------------------------------------------------------------------------------
 
 
@@ -617,13 +687,16 @@ def test_options_of_another_engine():
         ([(1, 0), (1, 0), (0, 0)], None, (2, 1, 0)),
         ([(4, 0)], None, (1, 3, 0)),  # one slot stays free
         ([(8, 0), (8, 0)], None, (2, 7, 0)),
-        ([(16, 0)], None, (2, 7, 0)),
-        ([(64, 0)], None, (9, 7, 0)),
+        ([(16, 0)], None, (2, 7.5, 0)),
+        ([(64, 0)], None, (8, 7.875, 0)),
         ([(28, 0), (8, 0)], None, (4, 7, 0)),  # of the smaller machine's size
-        ([(64, 0), (8, 0), (1, 0)], None, (9, 7, 0)),  # without those that are far smaller
-        ([(8, 0)], 2, (2, 3, 0)),
+        ([(64, 0), (8, 0), (1, 0)], None, (8, 7.875, 0)),  # without those that are far smaller
+        ([(8, 0)], 2, (2, 3.5, 0)),
+        ([(8, 0)], 3, (3, 2.3333, 0)),
+        ([(8, 0)], 4, (4, 1.75, 0)),
+        ([(16, 0), (8, 0)], 4, (12, 1.75, 0)),
+        ([(8, 0)], 8, (8, 1, 0)),  # no slot stays free
         ([(2, 0)], 2, (2, 1, 0)),
-        ([(2, 0)], 9, (2, 1, 0)),  # no more than there is room for
         ([(16, 1), (16, 1), (4, 0)], None, (2, 15, 1)),  # GPUs alone
         ([(48, 4)], None, (4, 11, 1)),
         ([(16, 2), (8, 1)], None, (3, 7, 1)),
@@ -651,6 +724,24 @@ def test_a_plan_fits_into_the_machines(nodes):
     assert planned.cpus >= 1
 
 
+@given(smallest=st.integers(1, 130), more=st.lists(st.floats(1, 3), max_size=4), each=st.integers(1, 140))
+def test_a_plan_has_as_many_workers_as_were_asked_for(smallest, more, each):
+    sizes = [smallest, *(int(smallest * times) for times in more)]
+    nodes = [(cpus, 0) for cpus in sizes]
+    if each > smallest:
+        with pytest.raises(UsageError) as caught:
+            ray_data.plan(nodes, each)
+        sentence = f"--workers-per-node {each}: the smallest machine has {smallest} processors; ask for fewer."
+        assert str(caught.value) == sentence
+        return
+    planned, alone = ray_data.plan(nodes, each), ray_data.plan(nodes[:1], each)
+    assert (alone.workers, alone.cpus) == (each, planned.cpus)
+    room = [int(cpus / planned.cpus) for cpus in sizes]
+    assert each * len(sizes) <= planned.workers <= sum(room)
+    assert room[0] == each or planned.cpus <= 1 + 1 / each  # where workers have more, Ray has no room for another there
+    assert planned.threads == max(1, round(planned.cpus))
+
+
 def test_a_plan_without_gpus():
     assert ray_data.plan([(96, 1), (48, 0)], gpu=False) == ray_data.plan([(96, 0), (48, 0)])
     with pytest.raises(UsageError, match="--workers-per-node: each GPU of the cluster has one worker; leave it out"):
@@ -674,8 +765,41 @@ def test_errors_are_tried_again_when_asked(tmp_path):
     assert run(begin(tmp_path / "out", paths)).errors == 1
     model = MeanColour()
     summary = run(begin(tmp_path / "out", paths), model, retry_errors=True)
-    assert (summary.errors, summary.kept, model.seen) == (0, 5, 4)
-    assert not any(row["error"] for row in rows(tmp_path / "out"))
+    assert (summary.errors, summary.kept, model.seen) == (0, 5, 1)
+    run(begin(tmp_path / "at once", paths))
+    assert rows(tmp_path / "out") == rows(tmp_path / "at once")
+
+
+def test_what_is_tried_again_costs_no_row(tmp_path):
+    """The share with the pictures is not mounted while errors are tried again."""
+    paths = make_pictures(tmp_path / "pictures", 9)
+    Path(paths[5]).unlink()
+    run(begin(tmp_path / "out", paths))
+    before = rows(tmp_path / "out")
+    shutil.rmtree(tmp_path / "pictures")
+    summary = run(begin(tmp_path / "out", paths), retry_errors=True)
+    assert (summary.errors, rows(tmp_path / "out")) == (1, before)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), OSError(5, "Input/output error")])
+def test_a_part_that_vanishes_before_it_is_tried_again(error, tmp_path, monkeypatch):
+    paths = [*make_pictures(tmp_path / "pictures", 3), str(tmp_path / "absent.png")]
+    run(begin(tmp_path / "out", paths))
+    before = rows(tmp_path / "out")
+    begun = begin(tmp_path / "out", paths)
+    worker = Start(begun, lambda _: MeanColour(), retry_errors=True)()
+
+    def refuse(part):
+        raise error
+
+    monkeypatch.setattr(pq.ParquetFile, "read", refuse)
+    done = worker(0)
+    if isinstance(error, FileNotFoundError):
+        assert done == Done(0, 4, 1)
+    else:
+        assert done.failure == f"{begun.out}/part-0000000.parquet cannot be read (Input/output error)."
+    monkeypatch.undo()
+    assert rows(tmp_path / "out") == before
 
 
 def test_a_part_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fsspec
@@ -108,10 +109,14 @@ def test_folders_are_copied(folder, tmp_path):
 def test_what_killed_processes_left_is_swept(tmp_path):
     folder = Folder(str(tmp_path))
     folder.write("part", b"whole")
-    (tmp_path / ".part.new-01234567").write_bytes(b"half")
-    (tmp_path / ".other").write_bytes(b"not ours")
+    (tmp_path / "below").mkdir()
+    for name in (".new-01234567", "below/.new-01234567", ".other"):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - 4000,) * 2)
+    (tmp_path / ".new-89abcdef").write_bytes(b"another process is writing to it")
     folder.sweep()
-    assert sorted(os.listdir(tmp_path)) == [".other", "part"]
+    assert sorted(os.listdir(tmp_path)) == [".new-89abcdef", ".other", "below", "part"]
+    assert not os.listdir(tmp_path / "below")
 
 
 def test_urls_that_cannot_be_used():
@@ -242,7 +247,42 @@ def test_lists_that_cannot_be_read(tmp_path, bucket):
     assert complaint(tmp_path / "no.parquet").startswith(f"{tmp_path}/no.parquet: cannot be read (")
     (tmp_path / "empty.csv").write_bytes(b"")
     assert complaint(tmp_path / "empty.csv") == (
-        f"{tmp_path}/empty.csv: cannot be read (No columns to parse from file)."
+        f"{tmp_path}/empty.csv: is empty; expected a line with the names of its columns."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "path,label\na.jpg,1\nb,c.jpg,0\n",
+            "line 3 has 3 fields, expected 2; what holds the separator belongs between double quotes.",
+        ),
+        (
+            "label,path\n1\n",
+            "line 2 has 1 fields, expected 2; what holds the separator belongs between double quotes.",
+        ),
+        ("label,path\n\n1,\n", "line 3 has no path; leave the line out."),
+        ('path\n"a.jpg\nb.jpg\n', "cannot be read (unexpected end of data)."),
+    ],
+)
+def test_lines_that_are_no_rows(text, sentence, tmp_path):
+    (tmp_path / "list.csv").write_text(text)
+    assert complaint(tmp_path / "list.csv") == f"{tmp_path}/list.csv: {sentence}"
+
+
+@pytest.mark.parametrize("absent", [None, ""])
+def test_rows_without_a_path(absent, tmp_path):
+    pd.DataFrame({"path": ["a.jpg", absent]}).to_parquet(tmp_path / "list.parquet")
+    assert complaint(tmp_path / "list.parquet") == f"{tmp_path}/list.parquet: row 1 has no path; leave the row out."
+
+
+def test_a_column_of_no_table(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    with pytest.raises(UsageError) as caught:
+        list(sources.find([str(tmp_path / "list.txt"), "b.jpg"], "file"))
+    assert str(caught.value) == (
+        "--column file is for tables (.csv, .tsv, .parquet), and none was given; leave it out."
     )
 
 

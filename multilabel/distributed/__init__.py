@@ -47,7 +47,7 @@ class Cluster:
         workers_per_node: workers of the smallest machine of a Ray cluster; default: as many as suit it.
         batch_size: pictures that go through the model at once.
         shard_size: pictures of a shard; default: those of the job that is there, or `job.SHARD_SIZE`.
-        retry_errors: parts with errors are made anew.
+        retry_errors: pictures that could not be read are tried again.
     """
 
     engine: str = "local"
@@ -155,6 +155,8 @@ def embed(
     from . import embedding
 
     check_installed(cluster.engine, out)
+    if cache is not None and cluster.engine != "local":
+        raise UsageError("--cache: the feature store is used by --engine local alone; leave it out.")
     engine = embedding.settled(backbone, resolve_precision(precision))
     job = _begin(
         embedding.COMMAND, embedding.description(engine), paths, out, column, cluster, partial(embedding.put, engine)
@@ -199,7 +201,7 @@ def infer(
 
     check_installed(cluster.engine, out)
     said = predicting.description(path, model, runtime, min_confidence)
-    job = _begin(predicting.COMMAND, said, paths, out, column, cluster, partial(predicting.put, path))
+    job = _begin(predicting.COMMAND, said, paths, out, column, cluster, partial(predicting.put, path, said))
     if cluster.engine != "local":
         return _run(job, predicting.load, cluster, progress, gpu=runtimes.needs_tensorflow(path, runtime))
     here = predicting.Predicting(model, min_confidence)
@@ -237,6 +239,10 @@ def backbone_for(
         raise UsageError(f"--weights {weights} is a folder; give a bundle with --model.")
     name = backbones.resolve_name(name or DEFAULT_BACKBONE)
     weights = weights or (backbones.EMBEDDED if name == backbones.CNN else backbones.IMAGENET)
+    if weights == backbones.NO_WEIGHTS:
+        import keras
+
+        keras.utils.set_random_seed(0)  # the same in each run, so that a job can be continued
     backbone = backbones.build_backbone(name, weights, image_size, cnn=CnnShape())  # as `fit` builds it
     backbones.freeze(backbone)
     if not backbone.pretrained:
@@ -312,4 +318,3 @@ def _check_complete(job: Job) -> None:
             "machine of the job sees, or a URL."
         )
     job.parts.sweep()
-    job.own.sweep()

@@ -13,7 +13,7 @@ import numpy as np
 from ..engine import Engine
 from ..errors import DataError, ImageError
 from ..features import Extraction, FeatureStore
-from ..labels import LabelTable
+from ..labels import LabelTable, path_ending
 from ..places import in_a_sentence, is_url
 from ..writing import encodable
 from .embedding import COMMAND, FEATURE, engine_of
@@ -59,21 +59,20 @@ class Embedded:
             The table of the pictures that were embedded, with their paths then, and the names of the others.
 
         Raises:
-            DataError: none was embedded (if `strict`, one was not), or a name is that of several pictures.
+            DataError: none was embedded (if `strict`, one was not), a name is that of several pictures, or two names
+                are that of one.
         """
-        names = (encodable(name if is_url(name) else _slashes(os.path.normpath(name))) for name in table.images)
-        row_of = {name: row for row, name in enumerate(names)}
+        row_of: dict[str, int] = {}
+        for row, name in enumerate(table.images):
+            ending = encodable(name if is_url(name) else _slashes(path_ending(name)))
+            if (other := table.images[row_of.setdefault(ending, row)]) != name:
+                raise DataError(f"{labels}: '{other}' and '{name}' may both be {ending}; write more of their paths.")
         paths: dict[int, str] = {}
         for path, digest, error in self._rows():
-            row = next((row_of[end] for end in _ends(path) if end in row_of), None)
-            if row is None:
-                continue
-            before = paths.setdefault(row, path)
-            if before != path and self._found[before][0] != digest:
-                raise DataError(
-                    f"{labels}: '{table.images[row]}' may be {before} or {path}; write more of its path into the file."
-                )
-            self._found.setdefault(path, (digest, error))
+            end = next((end for end in _ends(path) if end in row_of), None)
+            if end is not None:
+                first = paths.setdefault(row_of[end], path)
+                self._settle(first, path, digest, error, f"{labels}: '{table.images[row_of[end]]}'")
         absent = tuple(name for row, name in enumerate(table.images) if row not in paths)
         if not paths or (strict and absent):
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
@@ -83,6 +82,16 @@ class Embedded:
             )
         rows = sorted(paths)
         return replace(table.take(rows), images=tuple(paths[row] for row in rows)), absent
+
+    def _settle(self, first: str, path: str, digest: bytes | None, error: str, name: str) -> None:
+        """Keeps what was found for a name, at the first of its paths; a path may have several rows."""
+        known = self._found.setdefault(first, (digest, error))
+        if first == path and known[0] is None:
+            self._found[path] = (digest, error)  # it could be read another time
+        elif first == path and digest not in (known[0], None):
+            raise DataError(f"{self._job.out}: {path} changed while it was embedded twice; embed into another folder.")
+        elif first != path and digest != known[0]:
+            raise DataError(f"{name} may be {first} or {path}; write more of its path into the file.")
 
     def extract(self, paths: Sequence[str], store: FeatureStore) -> Extraction:
         """Puts the features of located pictures into the store, as `features.extract` does by computing them."""

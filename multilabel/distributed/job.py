@@ -2,7 +2,7 @@
 
     OUT/part-0000000.parquet   the rows of one shard, written whole or not at all
     OUT/_job/manifest.json     model and input; written last, and never changed
-    OUT/_job/inputs.parquet    the paths, a row group for each shard
+    OUT/_job/inputs-*.parquet  the paths, a row group for each shard; the name says of which list
     OUT/_job/model...          what computes
 
 What begins with `_` is passed over by what reads a folder of Parquet. Nothing here knows what runs the shards.
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DataError, MultilabelError, UsageError
 from ..images import chunks
@@ -28,10 +28,11 @@ from ..places import Folder, check_url, in_a_sentence, is_url, reason_of
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 1024  # pictures
-MANIFEST, INPUTS = "manifest.json", "inputs.parquet"
+MANIFEST = "manifest.json"
 _JOB = "_job"
 _NAMES = ("backbone weights", "name")  # of what the weights came from: fingerprints tell what they are
 _FOOTERS_AT_ONCE = 16  # of parts, read side by side: a remote folder answers slowly
+_T = TypeVar("_T")
 _log = logging.getLogger("multilabel")
 
 
@@ -91,7 +92,7 @@ class Job:
         """The pictures of a shard."""
         import pyarrow.parquet as pq
 
-        with self.own.open(INPUTS) as file:
+        with self.own.open(_inputs_name(self.manifest.input_sha256)) as file:
             (column,) = pq.ParquetFile(file).read_row_group(shard).columns
         return [os.fsdecode(path) for path in column.to_pylist()]
 
@@ -151,21 +152,37 @@ class Job:
         Raises:
             DataError: it cannot be read now, whatever it is.
         """
+        return self._of_part(shard, _errors_of)
+
+    def table(self, shard: int) -> Any:
+        """The rows of a finished shard, a `pyarrow.Table`; `None` if its part is absent or damaged.
+
+        Raises:
+            DataError: it cannot be read now, whatever it is.
+        """
+        return self._of_part(shard, lambda part: part.read())
+
+    def _of_part(self, shard: int, look: Callable[[Any], _T]) -> _T | None:
+        """What a `pyarrow.parquet.ParquetFile` says."""
         import pyarrow.parquet as pq
 
         try:
             with self.parts.open(part_name(shard)) as file:
-                footer = pq.ParquetFile(file).metadata
-            groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-            column = footer.schema.names.index("error")
-            without = sum(group.column(column).statistics.null_count for group in groups)
-            return int(footer.num_rows - without) if footer.num_rows == self.manifest.rows(shard) else None
+                part = pq.ParquetFile(file)
+                return look(part) if part.metadata.num_rows == self.manifest.rows(shard) else None
         except FileNotFoundError:
             return None
         except Exception as error:  # pyarrow has several of its own for a damaged file, and none has a number
             if getattr(error, "errno", None) is not None or isinstance(error, TimeoutError | ConnectionError):
                 raise DataError(f"{self.parts.join(part_name(shard))} cannot be read ({reason_of(error)}).") from error
             return None
+
+
+def _errors_of(part: Any) -> int:
+    footer = part.metadata
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    column = footer.schema.names.index("error")
+    return int(footer.num_rows - sum(group.column(column).statistics.null_count for group in groups))
 
 
 def check_installed(engine: str, out: str) -> None:
@@ -181,6 +198,11 @@ def check_installed(engine: str, out: str) -> None:
             raise UsageError(f"{what} needs another package; install it with `pip install 'multilabel[{extra}]'`.")
     if is_url(out):
         check_url(out)
+
+
+def _inputs_name(digest: str) -> str:
+    """Of a list of pictures: two that are begun at once in one folder do not replace each other's."""
+    return f"inputs-{digest[:16]}.parquet"
 
 
 def part_name(shard: int) -> str:
@@ -270,13 +292,11 @@ def _new(
     shard_size: int,
 ) -> Job:
     folder = Folder(out)
-    folder.make()
     if others := sorted(set(folder.names()) - {_JOB}):
         raise UsageError(f"{out} holds something else ({', '.join(others[:3])}); choose another folder.")
     own = Folder(folder.join(_JOB))
-    own.make()
-    put_model(own)
     pictures, digest = _write_inputs(own, paths, shard_size)
+    put_model(own)
     manifest = Manifest(command, model, pictures, digest, shard_size)
     text = json.dumps({"schema": SCHEMA_VERSION, **asdict(manifest)}, indent=2, ensure_ascii=False, allow_nan=False)
     own.write(MANIFEST, f"{text}\n".encode("utf-8", "backslashreplace"))
@@ -297,7 +317,9 @@ def _write_inputs(own: Folder, paths: Iterable[str], shard_size: int) -> tuple[i
     first = next(shards, None)
     if first is None:
         raise DataError("There are no pictures.")
-    with own.writing(INPUTS) as new, pq.ParquetWriter(new, schema, compression="zstd") as writer:
+    own.make()
+    name = lambda: _inputs_name(digest.hexdigest())  # noqa: E731
+    with own.writing(name) as new, pq.ParquetWriter(new, schema, compression="zstd") as writer:
         for shard in chain([first], shards):
             writer.write_table(pa.table([[os.fsencode(path) for path in shard]], schema), row_group_size=shard_size)
             digest.update(b"".join(map(_line, shard)))

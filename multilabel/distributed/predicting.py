@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from ..thresholds import apply_thresholds
 from .job import Job
 
 COMMAND = "infer"
-_MODEL = "model"  # the folder of its files
 
 
 def description(path: Path, model: Model, runtime: str | None, min_confidence: float) -> dict[str, Any]:
@@ -37,19 +36,25 @@ def description(path: Path, model: Model, runtime: str | None, min_confidence: f
         "name": model.run_name,
         "sha256": _digest_of(path),
         "export": "" if sidecar.format_of(path) is None else path.name,
-        "runtime": runtime,
+        "runtime": runtimes.settled_runtime(path, runtime),
         "precision": runtimes.settled_precision(model),
+        "folded": runtimes.is_folded(model),
         "thresholds": {name: threshold.value for name, threshold in thresholds},
         "min_confidence": min_confidence,
         "decoding": DECODING,
     }
 
 
-def put(path: Path, folder: Folder) -> None:
-    """Writes what a bundle or an export needs to predict."""
-    inside = Folder(folder.join(_MODEL))
+def put(path: Path, said: Mapping[str, Any], folder: Folder) -> None:
+    """Writes what a bundle or an export needs to predict; `said` is its description."""
+    inside = Folder(folder.join(_folder_name(said)))
     for file in _files(path):
         inside.put(file, file.relative_to(path.parent if sidecar.format_of(path) else path).as_posix())
+
+
+def _folder_name(said: Mapping[str, Any]) -> str:
+    """Of a model's files: those of another one, which were left when a command was killed, lie elsewhere."""
+    return f"model-{said['sha256'][:16]}"
 
 
 def _digest_of(path: Path) -> str:
@@ -62,8 +67,10 @@ def _digest_of(path: Path) -> str:
 def _files(path: Path) -> list[Path]:
     if sidecar.format_of(path) is None:
         return [path / descriptions.DESCRIPTION, path / descriptions.WEIGHTS]
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else sidecar.files_of(path)
-    return [*files, sidecar.sidecar_of(path)]
+    found = sidecar.files_of(path)
+    if path.is_dir():  # a hidden file may be what a killed command has left
+        found = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return [*found, sidecar.sidecar_of(path)]
 
 
 class Predicting:
@@ -115,14 +122,17 @@ def load(job: Job) -> Predicting:
         BundleError: the model cannot be read.
     """
     said = job.manifest.model
-    with job.own.on_disk(_MODEL) as folder:
+    name = _folder_name(said)
+    with job.own.on_disk(name) as folder:
         path = folder / said["export"]
         if _digest_of(path) != said["sha256"]:
-            raise DataError(f"{job.own.join(_MODEL)} is not the model that the job was begun with.")
+            raise DataError(f"{job.own.join(name)} is not the model that the job was begun with.")
         try:
             model = runtimes.load(path, said["runtime"], said["precision"])
         except UsageError as error:
             raise DataError(f"the model cannot compute there as it did where the job began: {error}") from error
+    if runtimes.is_folded(model) != said["folded"]:
+        raise DataError("this machine computes other probabilities than the one that began the job.")
     named = zip(model.attributes, model.thresholds, strict=True)
     thresholds = tuple(replace(threshold, value=said["thresholds"][name]) for name, threshold in named)
     return Predicting(replace(model, thresholds=thresholds), said["min_confidence"])

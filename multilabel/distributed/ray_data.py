@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -31,30 +32,35 @@ class Plan:
 
     Attributes:
         workers: how many.
-        cpus: of each.
+        cpus: of each, as Ray counts them.
         gpus: of each.
     """
 
     workers: int
-    cpus: int
+    cpus: float
     gpus: int
+
+    @property
+    def threads(self) -> int:
+        """Of each."""
+        return max(1, round(self.cpus))
 
 
 def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = None, *, gpu: bool = True) -> Plan:
     """How many workers, of how many processors.
 
     One for each GPU, if there are any and the model uses them, and none on machines without. Otherwise each has up to 8
-    processors, and one slot of each machine with more than two stays free, for Ray and for whatever else runs there.
-    Machines with less than a quarter of the processors of the largest are left out: all workers are alike.
+    processors, and one slot of each machine with more than two stays free where it can, for Ray and for whatever else
+    runs there. Machines with less than a quarter of the processors of the largest are left out: all workers are alike.
 
     Args:
         nodes: CPUs and GPUs of each machine, as Ray counts them.
-        workers_per_node: of the smallest machine; default: as many as suit it.
+        workers_per_node: of the smallest machine, exactly; larger ones have more. Default: as many as suit it.
         gpu: whether the model uses GPUs.
 
     Raises:
         DataError: no machine has a processor.
-        UsageError: a number of workers was given, and each GPU has one.
+        UsageError: a number of workers was given, and each GPU has one, or there are fewer processors.
     """
     useful = [(int(cpus), int(gpus) if gpu else 0) for cpus, gpus in nodes if cpus >= 1]
     if not useful:
@@ -62,13 +68,16 @@ def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = No
     if with_gpus := [node for node in useful if node[1]]:
         if workers_per_node:
             raise UsageError("--workers-per-node: each GPU of the cluster has one worker; leave it out.")
-        share = max(1, min((cpus - 1) // gpus for cpus, gpus in with_gpus))
-        return Plan(sum(min(cpus // share, gpus) for cpus, gpus in with_gpus), share, 1)
-    usable = [cpus - 1 if cpus > 2 else cpus for cpus, _ in useful]
+        whole = max(1, min((cpus - 1) // gpus for cpus, gpus in with_gpus))
+        return Plan(sum(min(cpus // whole, gpus) for cpus, gpus in with_gpus), whole, 1)
+    usable = [cpus - 1 if cpus > max(2, workers_per_node or 0) else cpus for cpus, _ in useful]
     usable = [cpus for cpus in usable if 4 * cpus >= max(usable)]
-    each = workers_per_node or -(-min(usable) // _MOST_PROCESSORS)
-    share = max(1, min(usable) // each)
-    return Plan(sum(cpus // share for cpus in usable), share, 0)
+    smallest = min(usable)
+    each = workers_per_node or -(-smallest // _MOST_PROCESSORS)
+    if each > smallest:
+        raise UsageError(f"--workers-per-node {each}: the smallest machine has {smallest} processors; ask for fewer.")
+    share = floor(smallest / each * 10_000) / 10_000  # Ray counts in these
+    return Plan(sum(cpus * each // smallest for cpus in usable), share, 0)
 
 
 def run(
@@ -99,7 +108,7 @@ def run(
         numbers = ray.data.from_items(list(shards), override_num_blocks=min(len(shards), _MOST_BLOCKS))
         done = numbers.map_batches(
             _Actor,
-            fn_constructor_args=(start, planned.cpus),
+            fn_constructor_args=(start, planned.threads),
             batch_size=1,
             num_cpus=planned.cpus,
             num_gpus=planned.gpus,
@@ -128,12 +137,12 @@ def _sentences() -> Iterator[None]:
 class _Actor:
     """A worker on a machine of the cluster. Whatever it raised would be tried again for ever, so it is said instead."""
 
-    def __init__(self, start: Start, cpus: int) -> None:
+    def __init__(self, start: Start, threads: int) -> None:
         import ray
 
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault(*GROWTH)
-        processors.use(cpus)
+        processors.use(threads)
         self._node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})"
         self._worker, self._failure = None, ""
         try:
@@ -155,13 +164,11 @@ class _Actor:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, connected; a connection that was there before stays."""
-    if address is not None and address.startswith("ray://"):
-        raise UsageError(
-            f"--address {address}: run the command on a machine of the cluster, or with `ray job submit`, "
-            "and leave out --address."
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    option = f"--address {address}" if address else f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise UsageError(f"{option}: run the command on the cluster, or with `ray job submit`, and leave it out.")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address != "local":  # otherwise Ray tries for a quarter of an hour
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
         os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "10")
@@ -174,7 +181,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
     except Exception as error:  # Ray raises nearly anything
-        where = "Ray cannot be started" if address == "local" else f"--address {address}: no Ray cluster answers"
+        where = "Ray cannot be started" if address == "local" else f"{option}: no Ray cluster answers"
         raise DataError(
             f"{where} ({' '.join(str(error).split())[:200]}); start one with `ray start --head`."
         ) from error

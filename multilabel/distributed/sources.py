@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..images import is_named_like_a_picture, walk_pictures
 from ..places import in_a_sentence, is_folder, is_url, open_file, walk_url
 
@@ -26,10 +26,13 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
 
     Raises:
         DataError: a folder or list cannot be read, or has no pictures. (A picture that is not there is found here.)
+        UsageError: a column was given, and no table.
     """
+    tables = 0
     for path in map(os.fspath, paths):
         reader = _LISTS.get(os.path.splitext(path)[1].lower())
         if reader is not None and not os.path.isdir(path):
+            tables += reader is not _lines
             yield from map(_absolute, _not_empty(path, _sentences(path, reader(path, column))))
         elif is_url(path):
             yield from _sentences(path, _behind(path))
@@ -39,6 +42,8 @@ def find(paths: Iterable[str], column: str | None = None) -> Iterator[str]:
             yield from map(_absolute, _not_empty(path, walk_pictures(path)))
         else:
             yield _absolute(path)
+    if column is not None and not tables:
+        raise UsageError(f"--column {column} is for tables (.csv, .tsv, .parquet), and none was given; leave it out.")
 
 
 def _behind(url: str) -> Iterator[str]:
@@ -77,16 +82,22 @@ def _lines(path: str, column: str | None) -> Iterator[str]:
 
 
 def _csv(path: str, column: str | None, separator: str = ",") -> Iterator[str]:
-    import pandas as pd
-
-    form: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "index_col": False}
-    form |= {"encoding": "utf-8-sig", "encoding_errors": "surrogateescape"}
     with open_file(path) as file:
-        names = [str(name) for name in pd.read_csv(file, nrows=0, **form).columns]
-    wanted = _column(path, names, column)
-    with open_file(path) as file:
-        for table in pd.read_csv(file, usecols=[wanted], chunksize=_ROWS, **form):
-            yield from filter(None, table[wanted])
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+        rows = csv.reader(text, delimiter=separator, strict=True)
+        names = next(rows, None)
+        if names is None:
+            raise DataError(f"{path}: is empty; expected a line with the names of its columns.")
+        wanted = names.index(_column(path, names, column))
+        for row in filter(None, rows):
+            if len(row) != len(names):
+                raise DataError(
+                    f"{path}: line {rows.line_num} has {len(row)} fields, expected {len(names)}; "
+                    "what holds the separator belongs between double quotes."
+                )
+            if not row[wanted]:
+                raise DataError(f"{path}: line {rows.line_num} has no path; leave the line out.")
+            yield row[wanted]
 
 
 def _tsv(path: str, column: str | None) -> Iterator[str]:
@@ -99,12 +110,13 @@ def _parquet(path: str, column: str | None) -> Iterator[str]:
     with open_file(path) as file:
         table = pq.ParquetFile(file)
         wanted = _column(path, table.schema_arrow.names, column)
-        for batch in table.iter_batches(_ROWS, columns=[wanted]):
-            for value in batch.column(0).to_pylist():
-                if value is not None and not isinstance(value, str):
-                    raise DataError(f"{path}: its column {wanted} holds {type(value).__name__}, expected paths.")
-                if value:
-                    yield value
+        batches = table.iter_batches(_ROWS, columns=[wanted])
+        for row, value in enumerate(value for batch in batches for value in batch.column(0).to_pylist()):
+            if value is not None and not isinstance(value, str):
+                raise DataError(f"{path}: its column {wanted} holds {type(value).__name__}, expected paths.")
+            if not value:
+                raise DataError(f"{path}: row {row} has no path; leave the row out.")
+            yield value
 
 
 def _column(path: str, names: Sequence[str], column: str | None) -> str:

@@ -66,7 +66,7 @@ class Start:
         job: what to do.
         load: loads the model of a job.
         batch_size: pictures that go through the model at once.
-        retry_errors: parts with errors are made anew.
+        retry_errors: pictures that could not be read are tried again.
         gpu: whether the model computes on a GPU where there is one.
         version: of multilabel.
     """
@@ -105,7 +105,8 @@ class Worker:
             errors = self.job.errors(shard)
             if errors is not None and not (errors and self.retry_errors):
                 return Done(shard, self.job.manifest.rows(shard), errors)
-            table = self._table(self.job.paths(shard))
+            old = self.job.table(shard) if errors else None
+            table = self._table(self.job.paths(shard)) if old is None else self._retried(shard, old)
             self.job.write(shard, table)
         except MultilabelError as error:
             return Done(shard, failure=str(error))
@@ -120,6 +121,17 @@ class Worker:
         except DataError as gone:
             return str(gone)
         return f"{self.job.out}: its shard {shard} cannot be computed ({type(error).__name__}: {reason_of(error)})."
+
+    def _retried(self, shard: int, old: Any) -> Any:
+        """The rows of a shard; only those with an error are made anew, whatever has become of the other pictures."""
+        import pyarrow as pa
+
+        failed = np.flatnonzero(old["error"].is_valid())
+        paths = self.job.paths(shard)
+        new = self._table([paths[row] for row in failed])
+        rows = np.arange(old.num_rows)
+        rows[failed] = old.num_rows + np.arange(len(failed))
+        return pa.concat_tables([old, new]).combine_chunks().take(pa.array(rows))
 
     def _table(self, paths: Sequence[str]) -> Any:
         """The rows of some pictures; what they have in common is computed once."""
@@ -143,7 +155,7 @@ class Worker:
                 keep(known, stored)
             return new.difference(known)
 
-        pictures = read_pictures(paths, self.model.image_size, wanted=wanted)
+        pictures = read_pictures(paths, self.model.image_size, wanted=wanted, chunk=min(64, self.batch_size))
         for batch in chunks(pictures, self.batch_size):
             new = {
                 picture.digest: picture.pixels
