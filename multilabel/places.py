@@ -179,12 +179,28 @@ class Folder:
         with self.writing(name) as new:
             new.write_bytes(data)
 
+    def create(self, name: str, data: bytes) -> None:
+        """Writes a file that must not be there; of several at once one succeeds, on disks without fail.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        if is_url(self.path):
+            filesystem, path = _filesystem(self.join(name))
+            if filesystem.exists(path):
+                raise FileExistsError(path)
+            filesystem.pipe_file(path, data)
+            return
+        with self.writing(name, replace=False) as new:
+            new.write_bytes(data)
+
     @contextmanager
-    def writing(self, name: str | Callable[[], str]) -> Iterator[Path]:
+    def writing(self, name: str | Callable[[], str], *, replace: bool = True) -> Iterator[Path]:
         """A file on this machine to write to, which becomes the one of that name when the block ends well.
 
         Args:
             name: of the file; or what says it then, where it depends on what was written.
+            replace: whether a file of that name is replaced; otherwise it is a `FileExistsError`. (Of disks alone.)
         """
         settled = name if callable(name) else lambda: name
         if is_url(self.path):
@@ -199,7 +215,8 @@ class Folder:
             yield new
             with new.open("rb") as file:
                 os.fsync(file.fileno())
-            new.replace(self.join(settled()))
+            target = Path(self.join(settled()))
+            new.replace(target) if replace else _take_place(new, target)
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
@@ -229,6 +246,17 @@ class Folder:
             Path(self.join(name)).parent.mkdir(parents=True, exist_ok=True)
         with self.writing(name) as new:
             shutil.copyfile(source, new)
+
+
+def _take_place(new: Path, target: Path) -> None:
+    try:
+        os.link(new, target)
+    except FileExistsError:
+        raise
+    except OSError as error:  # the filesystem has no links
+        if target.exists():
+            raise FileExistsError(target) from error
+        new.replace(target)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

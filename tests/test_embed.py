@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -27,9 +29,11 @@ from multilabel.backbones import build_backbone, computes_in
 from multilabel.bundle import load_backbone
 from multilabel.cli import main
 from multilabel.distributed import job, predicting
+from multilabel.distributed.embedded import Embedded
 from multilabel.engine import Engine
 from multilabel.errors import DataError
 from multilabel.images import read_image
+from multilabel.labels import LabelTable
 from multilabel.places import Folder
 
 NAMES = "long_sleeves,stripes,buttons,heart"
@@ -193,6 +197,31 @@ def test_labels_that_name_pictures_from_where_they_lie(root, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ([("/x/a.jpg", None), ("/x/a.jpg", b"D"), ("/y/a.jpg", b"D")], b"D"),
+        ([("/x/a.jpg", None), ("/y/a.jpg", None), ("/x/a.jpg", None)], None),
+        ([("/x/a.jpg", None), ("/y/a.jpg", b"D"), ("/y/a.jpg", None)], "labels.txt: 'a.jpg' may be /"),
+        ([("/x/a.jpg", b"D"), ("/y/a.jpg", b"E"), ("/y/b.jpg", b"D")], "labels.txt: 'a.jpg' may be /"),
+        ([("/x/a.jpg", b"D"), ("/x/a.jpg", b"E"), ("/x/a.jpg", None)], "F: /x/a.jpg changed while it was"),
+    ],
+)
+def test_the_order_of_rows_means_nothing(rows, outcome):
+    for order in itertools.permutations(rows):
+        embedded = Embedded.__new__(Embedded)
+        embedded._found, embedded._job = {}, SimpleNamespace(out="F")
+        embedded._rows = lambda order=order: ((path, digest, "" if digest else "unreadable") for path, digest in order)
+        table = LabelTable(("a.jpg",), np.ones((1, 1), np.int8), ("present",))
+        if isinstance(outcome, str):
+            with pytest.raises(DataError) as caught:
+                embedded.locate(table, "labels.txt", strict=False)
+            assert str(caught.value).startswith(outcome)
+        else:
+            found, _ = embedded.locate(table, "labels.txt", strict=False)
+            assert embedded._found[found.images[0]][0] == outcome
+
+
 def test_rows_of_one_picture(root, tmp_path):
     """A picture that was listed twice counts if it could be read once; what it holds must not have changed."""
     out, picture, labels = tmp_path / "features", tmp_path / "1.jpg", tmp_path / "labels.txt"
@@ -242,7 +271,7 @@ def test_what_features_are_not(embedded, model, root, tmp_path):
         f"Error: {incomplete}: parts missing or damaged: 1 of 4; run the same `multilabel embed` again, which makes "
         "them.",
     )
-    weights = incomplete / "_job" / "model.weights.h5"
+    (weights,) = (incomplete / "_job").glob("model-*.weights.h5")
     shutil.copy(embedded / "part-0000002.parquet", incomplete)
     weights.write_bytes(weights.read_bytes()[:-1000])
     code, sentence = refused(*arguments, incomplete)
@@ -397,7 +426,10 @@ def test_a_machine_that_computes_something_else(model, pictures, tmp_path, monke
     monkeypatch.setitem(engine._ROUNDED, "bfloat16", -1)
     with pytest.raises(DataError) as caught:
         predicting.load(there)
-    assert str(caught.value) == "this machine computes other probabilities than the one that began the job."
+    assert str(caught.value) == (
+        "this machine computes other probabilities than the one that began the job (on one of them folding the "
+        "backbone goes wrong); continue on one like that, or begin in another folder."
+    )
     (tmp_path / "out" / "part-0000000.parquet").unlink()
     code, sentence = refused(*infer)
     assert (code, sentence) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import re
@@ -563,6 +564,17 @@ def test_another_job_is_refused(tmp_path):
     assert begin(out, paths, model, None).manifest.shard_size == 4
 
 
+def test_the_same_model_of_other_names(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 2)
+    model = {"sha256": "0", "name": "one", "export": "one.onnx", "backbone": {"weights": "one.h5"}}
+    first = begin(tmp_path / "out", paths, model)
+    model = {"sha256": "0", "name": "two", "export": "two.onnx", "backbone": {"weights": "two.h5"}}
+    assert begin(tmp_path / "out", paths, model) == first
+    assert refused(tmp_path / "out", paths, {**model, "sha256": "1"}).startswith(
+        f"{tmp_path / 'out'} was begun with another model or other settings (sha256 0, now 1; name one, now two; "
+    )
+
+
 def test_something_else_in_the_folder(tmp_path):
     paths = make_pictures(tmp_path / "pictures", 2)
     out = tmp_path / "out"
@@ -613,23 +625,67 @@ def test_killed_while_it_begins(tmp_path):
     assert [row["path"] for row in rows(tmp_path / "out")] == paths
 
 
-def test_two_jobs_that_begin_at_once(tmp_path, monkeypatch):
-    """Whichever of them the folder becomes, its rows are those of its own pictures."""
+def test_two_jobs_that_begin_at_once(tmp_path):
+    """The folder is the first one's, and the other is refused, though it had found the folder empty."""
     one, two = (make_pictures(tmp_path / name, 8, seed) for seed, name in enumerate(("one", "two")))
-    write = Folder.write
+    out = tmp_path / "out"
 
-    def slow(folder, name, data):
-        if name == job.MANIFEST:
-            monkeypatch.setattr(Folder, "write", write)
-            begin(tmp_path / "out", two)
-        write(folder, name, data)
+    def listed():
+        yield from two[:5]
+        run(begin(out, one))  # the other command begins and ends meanwhile
+        yield from two[5:]
 
-    monkeypatch.setattr(Folder, "write", slow)
-    run(begin(tmp_path / "out", one))
-    assert [row["path"] for row in rows(tmp_path / "out")] == one
-    assert refused(tmp_path / "out", two) == (
-        f"{tmp_path / 'out'} was begun with other pictures (8, now 8); choose another folder."
-    )
+    assert refused(out, listed()) == f"{out} was begun with other pictures (8, now 8); choose another folder."
+    assert run(begin(out, one)).kept == 8
+    assert [row["path"] for row in rows(out)] == one
+
+    def listed_with_another_model():
+        yield from one[:5]
+        begin(tmp_path / "other", one, {"colour": 1})
+        yield from one[5:]
+
+    sentence = "was begun with another model or other settings (colour 1, now 2); choose another folder."
+    assert refused(tmp_path / "other", listed_with_another_model(), {"colour": 2}) == f"{tmp_path / 'other'} {sentence}"
+
+
+@pytest.mark.parametrize("where", ["disk", "url", "no links"])
+def test_the_same_job_begun_at_once(where, tmp_path, monkeypatch):
+    """Both do it; the shards are cut as the first has cut them."""
+    paths = make_pictures(tmp_path / "pictures", 8)
+    out = "memory://at-once" if where == "url" else str(tmp_path / "out")
+    if where == "no links":
+
+        def refuse(*names):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    first = None
+
+    def listed():
+        nonlocal first
+        yield from paths[:5]
+        first = begin(out, paths, shard_size=2)
+        yield from paths[5:]
+
+    second = begin(out, listed(), shard_size=None)
+    assert second == first
+    assert run(second).errors == 0
+    assert run(begin(out, paths, shard_size=None)).kept == 8
+    names = sorted(Folder(out).names())
+    assert names == ["_job", *(f"part-{shard:07}.parquet" for shard in range(4))]
+
+
+def test_a_list_that_is_not_whole(tmp_path):
+    """No part is written with fewer rows than its shard has pictures."""
+    paths = make_pictures(tmp_path / "pictures", 8)
+    begun = begin(tmp_path / "out", paths, shard_size=4)
+    (listed,) = (tmp_path / "out" / "_job").glob("inputs-*")
+    table = pq.read_table(listed)
+    pq.write_table(table, listed, row_group_size=2)
+    with pytest.raises(DataError) as caught:
+        run(begun)
+    assert str(caught.value) == f"{begun.out}: its list of pictures is damaged; choose another folder."
+    assert parts(tmp_path / "out") == []
 
 
 def test_two_runs_of_a_job_at_once(tmp_path, monkeypatch):
@@ -689,13 +745,15 @@ def test_options_of_another_engine():
         ([(8, 0), (8, 0)], None, (2, 7, 0)),
         ([(16, 0)], None, (2, 7.5, 0)),
         ([(64, 0)], None, (8, 7.875, 0)),
-        ([(28, 0), (8, 0)], None, (4, 7, 0)),  # of the smaller machine's size
-        ([(64, 0), (8, 0), (1, 0)], None, (8, 7.875, 0)),  # without those that are far smaller
-        ([(8, 0)], 2, (2, 3.5, 0)),
-        ([(8, 0)], 3, (3, 2.3333, 0)),
-        ([(8, 0)], 4, (4, 1.75, 0)),
-        ([(16, 0), (8, 0)], 4, (12, 1.75, 0)),
-        ([(8, 0)], 8, (8, 1, 0)),  # no slot stays free
+        ([(28, 0), (8, 0)], None, (5, 7, 0)),  # of the smaller machine's size
+        ([(64, 0), (16, 0)], None, (10, 7.5, 0)),
+        ([(64, 0), (8, 0), (1, 0)], None, (9, 7.875, 0)),  # those that are far smaller settle nothing
+        ([(8, 0)], 2, (2, 4, 0)),
+        ([(8, 0)], 3, (3, 2.6666, 0)),
+        ([(8, 0)], 4, (4, 2, 0)),
+        ([(16, 0), (8, 0)], 4, (12, 2, 0)),
+        ([(17, 0), (5, 0)], 4, (17, 1.25, 0)),
+        ([(8, 0)], 8, (8, 1, 0)),
         ([(2, 0)], 2, (2, 1, 0)),
         ([(16, 1), (16, 1), (4, 0)], None, (2, 15, 1)),  # GPUs alone
         ([(48, 4)], None, (4, 11, 1)),
@@ -718,6 +776,8 @@ def test_a_plan_fits_into_the_machines(nodes):
     planned = ray_data.plan(nodes)
     room = sum(min(cpus // planned.cpus, gpus // planned.gpus if planned.gpus else cpus) for cpus, gpus in nodes)
     assert 1 <= planned.workers <= room
+    if len(nodes) == 1 and nodes[0][0] > 2 and not planned.gpus:
+        assert planned.workers * planned.cpus <= nodes[0][0] - 1  # one slot stays free
     with_gpus = [node for node in nodes if min(node)]
     assert planned.gpus == (1 if with_gpus else 0)
     assert not with_gpus or planned.workers == sum(map(min, with_gpus))  # a GPU without a processor stays idle
@@ -734,12 +794,11 @@ def test_a_plan_has_as_many_workers_as_were_asked_for(smallest, more, each):
         sentence = f"--workers-per-node {each}: the smallest machine has {smallest} processors; ask for fewer."
         assert str(caught.value) == sentence
         return
-    planned, alone = ray_data.plan(nodes, each), ray_data.plan(nodes[:1], each)
-    assert (alone.workers, alone.cpus) == (each, planned.cpus)
-    room = [int(cpus / planned.cpus) for cpus in sizes]
-    assert each * len(sizes) <= planned.workers <= sum(room)
-    assert room[0] == each or planned.cpus <= 1 + 1 / each  # where workers have more, Ray has no room for another there
-    assert planned.threads == max(1, round(planned.cpus))
+    planned = ray_data.plan(nodes, each)
+    room = [math.floor(cpus / planned.cpus) for cpus in sizes]  # that Ray has
+    assert room[0] == each
+    assert planned.workers == sum(room)
+    assert planned.threads == round(planned.cpus) >= 1
 
 
 def test_a_plan_without_gpus():
@@ -765,7 +824,9 @@ def test_errors_are_tried_again_when_asked(tmp_path):
     assert run(begin(tmp_path / "out", paths)).errors == 1
     model = MeanColour()
     summary = run(begin(tmp_path / "out", paths), model, retry_errors=True)
-    assert (summary.errors, summary.kept, model.seen) == (0, 5, 1)
+    assert (summary.errors, summary.kept, model.seen) == (0, 8, 1)
+    assert str(summary).splitlines()[1:] == ["8 were there already.", str(summary).splitlines()[2]]
+    assert str(summary).splitlines()[2].startswith("1 in ")
     run(begin(tmp_path / "at once", paths))
     assert rows(tmp_path / "out") == rows(tmp_path / "at once")
 
@@ -781,8 +842,23 @@ def test_what_is_tried_again_costs_no_row(tmp_path):
     assert (summary.errors, rows(tmp_path / "out")) == (1, before)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), OSError(5, "Input/output error")])
-def test_a_part_that_vanishes_before_it_is_tried_again(error, tmp_path, monkeypatch):
+class NoAnswer(Exception):
+    """What filesystems have of their own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file"), None),
+        (pa.ArrowInvalid("no Parquet"), None),
+        (OSError("Couldn't deserialize thrift"), None),  # as pyarrow says it
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (PermissionError("AccessDenied"), "AccessDenied"),
+        (NoAnswer("connection closed"), "connection closed"),
+        (MemoryError("4 GB"), "4 GB"),
+    ],
+)
+def test_a_part_that_vanishes_before_it_is_tried_again(error, reason, tmp_path, monkeypatch):
     paths = [*make_pictures(tmp_path / "pictures", 3), str(tmp_path / "absent.png")]
     run(begin(tmp_path / "out", paths))
     before = rows(tmp_path / "out")
@@ -794,10 +870,10 @@ def test_a_part_that_vanishes_before_it_is_tried_again(error, tmp_path, monkeypa
 
     monkeypatch.setattr(pq.ParquetFile, "read", refuse)
     done = worker(0)
-    if isinstance(error, FileNotFoundError):
+    if reason is None:
         assert done == Done(0, 4, 1)
     else:
-        assert done.failure == f"{begun.out}/part-0000000.parquet cannot be read (Input/output error)."
+        assert done.failure == f"{begun.out}/part-0000000.parquet cannot be read ({reason})."
     monkeypatch.undo()
     assert rows(tmp_path / "out") == before
 

@@ -263,12 +263,19 @@ def test_lists_that_cannot_be_read(tmp_path, bucket):
             "line 2 has 1 fields, expected 2; what holds the separator belongs between double quotes.",
         ),
         ("label,path\n\n1,\n", "line 3 has no path; leave the line out."),
-        ('path\n"a.jpg\nb.jpg\n', "cannot be read (unexpected end of data)."),
+        ('path\na.jpg\n"b.jpg\nc.jpg\n', "line 4 cannot be read (unexpected end of data); check its quotes."),
+        ('path\n"a"b.jpg\n', "line 2 cannot be read (',' expected after '\"'); check its quotes."),
     ],
 )
 def test_lines_that_are_no_rows(text, sentence, tmp_path):
     (tmp_path / "list.csv").write_text(text)
     assert complaint(tmp_path / "list.csv") == f"{tmp_path}/list.csv: {sentence}"
+
+
+def test_what_stands_beside_paths(tmp_path):
+    """Blank lines, also before the header, and long cells."""
+    (tmp_path / "list.csv").write_text(f'\n\npath,caption\n\n/a.jpg,"{"x" * 200_000}"\n/b.jpg,\n\n')
+    assert list(sources.find([str(tmp_path / "list.csv")])) == ["/a.jpg", "/b.jpg"]
 
 
 @pytest.mark.parametrize("absent", [None, ""])

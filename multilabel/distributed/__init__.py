@@ -2,7 +2,7 @@
 
 A job (`job.py`) is a folder. Workers (`worker.py`) turn its shards into parts, with what computes features
 (`embedding.py`) or predictions (`predicting.py`). An engine, `local.py` or `ray_data.py`, is one function that hands
-shards to workers; another one takes one more such file, and a line in `Cluster.run`.
+shards to workers; another one takes one more such file, its name in `config.ENGINES` and a branch in `Cluster.run`.
 """
 
 from __future__ import annotations
@@ -272,12 +272,11 @@ def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: boo
     """Does the shards that are not finished."""
     start, manifest = Start(job, load, cluster.batch_size, cluster.retry_errors, gpu), job.manifest
     finished = job.finished()
-    if cluster.retry_errors:
-        finished = {shard: errors for shard, errors in finished.items() if not errors}
-    kept = sum(map(manifest.rows, finished))
-    errors, nodes = sum(finished.values()), Counter[str]()
+    again = {shard: errors for shard, errors in finished.items() if errors and cluster.retry_errors}
+    kept = sum(map(manifest.rows, finished)) - sum(again.values())
+    errors, nodes = sum(finished.values()) - sum(again.values()), Counter[str]()
     began = time.perf_counter()
-    todo = [shard for shard in range(manifest.shards) if shard not in finished]
+    todo = [shard for shard in range(manifest.shards) if shard not in finished or shard in again]
     # An engine may silence stderr. disable=None: no bar where nobody watches (a file, a pipe)
     form: dict[str, Any] = {"desc": manifest.command, "unit": "picture", "disable": None if progress else True}
     try:
@@ -291,14 +290,15 @@ def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: boo
                 if done.failure is not None:
                     raise DataError(done.failure)
                 errors += done.errors
-                nodes[done.node] += done.pictures
-                bar.update(done.pictures)
+                new = again.get(done.shard, done.pictures)
+                nodes[done.node] += new
+                bar.update(new)
                 if progress and bar.disable and time.perf_counter() - told > _TOLD_EVERY:
                     told = time.perf_counter()
-                    new, left = nodes.total(), manifest.pictures - kept - nodes.total()
-                    rate = new / (told - began)
-                    remaining = tqdm.format_interval(left / rate)
-                    print(f"{kept + new:,} rows, {rate:,.1f} pictures/s, {remaining} left", file=terminal, flush=True)
+                    there = kept + nodes.total()
+                    rate = nodes.total() / (told - began)
+                    remaining = tqdm.format_interval((manifest.pictures - there) / rate)
+                    print(f"{there:,} rows, {rate:,.1f} pictures/s, {remaining} left", file=terminal, flush=True)
     except KeyboardInterrupt:
         there = kept + nodes.total()
         raise Interrupted(

@@ -67,12 +67,19 @@ class Embedded:
             ending = encodable(name if is_url(name) else _slashes(path_ending(name)))
             if (other := table.images[row_of.setdefault(ending, row)]) != name:
                 raise DataError(f"{labels}: '{other}' and '{name}' may both be {ending}; write more of their paths.")
-        paths: dict[int, str] = {}
+        candidates: dict[int, dict[str, tuple[bytes | None, str]]] = {}
         for path, digest, error in self._rows():
-            end = next((end for end in _ends(path) if end in row_of), None)
-            if end is not None:
-                first = paths.setdefault(row_of[end], path)
-                self._settle(first, path, digest, error, f"{labels}: '{table.images[row_of[end]]}'")
+            at = next((row_of[end] for end in _ends(path) if end in row_of), None)
+            if at is not None:
+                self._keep(candidates.setdefault(at, {}), path, digest, error)
+        paths: dict[int, str] = {}
+        for row, found in candidates.items():
+            first, *others = found
+            if differing := [path for path in others if found[path][0] != found[first][0]]:
+                may_be = f"'{table.images[row]}' may be {first} or {differing[0]}"
+                raise DataError(f"{labels}: {may_be}; write more of its path into the file.")
+            paths[row] = first
+            self._found[first] = found[first]
         absent = tuple(name for row, name in enumerate(table.images) if row not in paths)
         if not paths or (strict and absent):
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
@@ -83,15 +90,13 @@ class Embedded:
         rows = sorted(paths)
         return replace(table.take(rows), images=tuple(paths[row] for row in rows)), absent
 
-    def _settle(self, first: str, path: str, digest: bytes | None, error: str, name: str) -> None:
-        """Keeps what was found for a name, at the first of its paths; a path may have several rows."""
-        known = self._found.setdefault(first, (digest, error))
-        if first == path and known[0] is None:
-            self._found[path] = (digest, error)  # it could be read another time
-        elif first == path and digest not in (known[0], None):
+    def _keep(self, found: dict[str, tuple[bytes | None, str]], path: str, digest: bytes | None, error: str) -> None:
+        """Notes a row; of several rows of one path, one with a feature."""
+        known, _ = found.get(path, (None, ""))
+        if known is None:
+            found[path] = (digest, error)
+        elif digest not in (known, None):
             raise DataError(f"{self._job.out}: {path} changed while it was embedded twice; embed into another folder.")
-        elif first != path and digest != known[0]:
-            raise DataError(f"{name} may be {first} or {path}; write more of its path into the file.")
 
     def extract(self, paths: Sequence[str], store: FeatureStore) -> Extraction:
         """Puts the features of located pictures into the store, as `features.extract` does by computing them."""

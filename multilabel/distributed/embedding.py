@@ -19,7 +19,6 @@ from .job import Job
 
 COMMAND = "embed"
 FEATURE = "feature"
-_WEIGHTS = "model.weights.h5"
 
 
 def description(engine: Engine) -> dict[str, Any]:
@@ -36,9 +35,14 @@ def description(engine: Engine) -> dict[str, Any]:
 def put(engine: Engine, folder: Folder) -> None:
     """Writes the backbone's weights."""
     with TemporaryDirectory() as temporary:
-        file = Path(temporary) / _WEIGHTS
+        file = Path(temporary) / "model.weights.h5"
         save_backbone(engine.backbone, file)
-        folder.put(file, _WEIGHTS)
+        folder.put(file, _file_name(engine.fingerprint()))
+
+
+def _file_name(fingerprint: str) -> str:
+    """Of an engine's weights: two that are begun at once in one folder do not replace each other's."""
+    return f"model-{fingerprint[:16]}.weights.h5"
 
 
 def engine_of(job: Job) -> Engine:
@@ -48,11 +52,12 @@ def engine_of(job: Job) -> Engine:
         DataError: what is in the folder computes other features than its manifest says.
     """
     said = job.manifest.model
-    with job.own.on_disk(_WEIGHTS) as file:
+    name = _file_name(said["fingerprint"])
+    with job.own.on_disk(name) as file:
         backbone = backbone_from(said["backbone"], file)
     engine = Engine(backbone, said["precision"], folded=said["folded"])
     if engine.fingerprint() != said["fingerprint"]:
-        raise DataError(f"{job.own.join(_WEIGHTS)} is not the backbone that the job was begun with.")
+        raise DataError(f"{job.own.join(name)} is not the backbone that the job was begun with.")
     return engine
 
 

@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -30,7 +31,7 @@ SCHEMA_VERSION = 1
 SHARD_SIZE = 1024  # pictures
 MANIFEST = "manifest.json"
 _JOB = "_job"
-_NAMES = ("backbone weights", "name")  # of what the weights came from: fingerprints tell what they are
+_NAMES = ("backbone weights", "name", "export")  # of what the weights came from: digests tell what they are
 _FOOTERS_AT_ONCE = 16  # of parts, read side by side: a remote folder answers slowly
 _T = TypeVar("_T")
 _log = logging.getLogger("multilabel")
@@ -92,7 +93,7 @@ class Job:
         """The pictures of a shard."""
         import pyarrow.parquet as pq
 
-        with self.own.open(_inputs_name(self.manifest.input_sha256)) as file:
+        with self.own.open(_inputs_name(self.manifest.input_sha256, self.manifest.shard_size)) as file:
             (column,) = pq.ParquetFile(file).read_row_group(shard).columns
         return [os.fsdecode(path) for path in column.to_pylist()]
 
@@ -172,10 +173,17 @@ class Job:
                 return look(part) if part.metadata.num_rows == self.manifest.rows(shard) else None
         except FileNotFoundError:
             return None
-        except Exception as error:  # pyarrow has several of its own for a damaged file, and none has a number
-            if getattr(error, "errno", None) is not None or isinstance(error, TimeoutError | ConnectionError):
-                raise DataError(f"{self.parts.join(part_name(shard))} cannot be read ({reason_of(error)}).") from error
-            return None
+        except Exception as error:  # each kind of filesystem has its own
+            if _is_damage(error):
+                return None
+            raise DataError(f"{self.parts.join(part_name(shard))} cannot be read ({reason_of(error)}).") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it is what pyarrow finds wrong with a file's content; otherwise the file could not be read."""
+    if isinstance(error, OSError):
+        return type(error) is OSError and error.errno is None
+    return isinstance(error, ValueError | TypeError | AttributeError | LookupError | NotImplementedError)
 
 
 def _errors_of(part: Any) -> int:
@@ -200,9 +208,9 @@ def check_installed(engine: str, out: str) -> None:
         check_url(out)
 
 
-def _inputs_name(digest: str) -> str:
+def _inputs_name(digest: str, shard_size: int) -> str:
     """Of a list of pictures: two that are begun at once in one folder do not replace each other's."""
-    return f"inputs-{digest[:16]}.parquet"
+    return f"inputs-{digest[:16]}-{shard_size}.parquet"
 
 
 def part_name(shard: int) -> str:
@@ -233,20 +241,19 @@ def begin(
         DataError: the folder cannot be used, or there are no pictures.
     """
     try:
-        begun = _read(out)
+        begun, listed = _read(out), None
         if begun is None:
-            return _new(out, command, model, paths, put_model, shard_size or SHARD_SIZE)
+            listed = _prepare(out, command, model, paths, put_model, shard_size or SHARD_SIZE)
+            begun = _read(out)
     except MultilabelError:
         raise
     except Exception as error:  # each kind of filesystem has its own
         raise DataError(f"{out}: cannot be used ({reason_of(error)}); choose another folder.") from error
+    if begun is None:
+        raise DataError(f"{out}: its manifest was written, and is not there; choose another folder.")
     _compare(begun, command, model, shard_size)
-    digest = hashlib.sha256()
-    pictures = 0
-    for path in paths:
-        digest.update(_line(path))
-        pictures += 1
-    if digest.hexdigest() != begun.manifest.input_sha256:
+    pictures, digest = listed or _count(paths)
+    if digest != begun.manifest.input_sha256:
         raise UsageError(
             f"{out} was begun with other pictures ({begun.manifest.pictures:,}, now {pictures:,}); "
             "choose another folder."
@@ -283,14 +290,15 @@ def _read(out: str) -> Job | None:
         raise DataError(f"{folder.join(MANIFEST)} is damaged ({error}); choose another folder.") from error
 
 
-def _new(
+def _prepare(
     out: str,
     command: str,
     model: Mapping[str, Any],
     paths: Iterable[str],
     put_model: Callable[[Folder], None],
     shard_size: int,
-) -> Job:
+) -> tuple[int, str]:
+    """Makes a folder that of a job, if no other command has done so meanwhile; how many pictures, and their digest."""
     folder = Folder(out)
     if others := sorted(set(folder.names()) - {_JOB}):
         raise UsageError(f"{out} holds something else ({', '.join(others[:3])}); choose another folder.")
@@ -299,11 +307,18 @@ def _new(
     put_model(own)
     manifest = Manifest(command, model, pictures, digest, shard_size)
     text = json.dumps({"schema": SCHEMA_VERSION, **asdict(manifest)}, indent=2, ensure_ascii=False, allow_nan=False)
-    own.write(MANIFEST, f"{text}\n".encode("utf-8", "backslashreplace"))
-    begun = _read(out)
-    if begun is None:
-        raise DataError(f"{own.join(MANIFEST)} was written, and is not there.")
-    return begun
+    with suppress(FileExistsError):
+        own.create(MANIFEST, f"{text}\n".encode("utf-8", "backslashreplace"))
+    return pictures, digest
+
+
+def _count(paths: Iterable[str]) -> tuple[int, str]:
+    """How many paths, and their digest."""
+    digest, pictures = hashlib.sha256(), 0
+    for path in paths:
+        digest.update(_line(path))
+        pictures += 1
+    return pictures, digest.hexdigest()
 
 
 def _write_inputs(own: Folder, paths: Iterable[str], shard_size: int) -> tuple[int, str]:
@@ -318,7 +333,7 @@ def _write_inputs(own: Folder, paths: Iterable[str], shard_size: int) -> tuple[i
     if first is None:
         raise DataError("There are no pictures.")
     own.make()
-    name = lambda: _inputs_name(digest.hexdigest())  # noqa: E731
+    name = lambda: _inputs_name(digest.hexdigest(), shard_size)  # noqa: E731
     with own.writing(name) as new, pq.ParquetWriter(new, schema, compression="zstd") as writer:
         for shard in chain([first], shards):
             writer.write_table(pa.table([[os.fsencode(path) for path in shard]], schema), row_group_size=shard_size)
@@ -337,7 +352,7 @@ def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int
         raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another folder.")
     before, now = _flat(old.model), _flat(json.loads(json.dumps(dict(model))))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if differing and (len(differing) > 1 or differing[0] not in _NAMES):
+    if not set(differing) <= set(_NAMES):
         changes = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing[:3])
         changes += "; ..." * (len(differing) > 3)
         what = f"another model or other settings ({changes})"

@@ -132,7 +132,10 @@ def load(job: Job) -> Predicting:
         except UsageError as error:
             raise DataError(f"the model cannot compute there as it did where the job began: {error}") from error
     if runtimes.is_folded(model) != said["folded"]:
-        raise DataError("this machine computes other probabilities than the one that began the job.")
+        raise DataError(
+            "this machine computes other probabilities than the one that began the job (on one of them "
+            "folding the backbone goes wrong); continue on one like that, or begin in another folder."
+        )
     named = zip(model.attributes, model.thresholds, strict=True)
     thresholds = tuple(replace(threshold, value=said["thresholds"][name]) for name, threshold in named)
     return Predicting(replace(model, thresholds=thresholds), said["min_confidence"])

@@ -21,7 +21,6 @@ _MOST_PROCESSORS = 8  # that one worker makes good use of
 _MOST_BLOCKS = 4096  # into which Ray Data is handed the shards
 _RETRIES = 20  # of a shard whose worker was lost: machines come and go, but a shard that kills workers would not end
 
-
 # TensorFlow would take all memory of a GPU, in the command itself, too, beside a worker of the same machine.
 GROWTH = ("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
@@ -50,8 +49,9 @@ def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = No
     """How many workers, of how many processors.
 
     One for each GPU, if there are any and the model uses them, and none on machines without. Otherwise each has up to 8
-    processors, and one slot of each machine with more than two stays free where it can, for Ray and for whatever else
-    runs there. Machines with less than a quarter of the processors of the largest are left out: all workers are alike.
+    processors, and one slot of a machine with more than two stays free, for Ray and for whatever else runs there. That
+    is so on the smallest machine (of less than a quarter of the largest one's processors is none); all workers are
+    alike, and others have as many as there is room for.
 
     Args:
         nodes: CPUs and GPUs of each machine, as Ray counts them.
@@ -70,14 +70,14 @@ def plan(nodes: Sequence[tuple[float, float]], workers_per_node: int | None = No
             raise UsageError("--workers-per-node: each GPU of the cluster has one worker; leave it out.")
         whole = max(1, min((cpus - 1) // gpus for cpus, gpus in with_gpus))
         return Plan(sum(min(cpus // whole, gpus) for cpus, gpus in with_gpus), whole, 1)
-    usable = [cpus - 1 if cpus > max(2, workers_per_node or 0) else cpus for cpus, _ in useful]
-    usable = [cpus for cpus in usable if 4 * cpus >= max(usable)]
-    smallest = min(usable)
-    each = workers_per_node or -(-smallest // _MOST_PROCESSORS)
-    if each > smallest:
-        raise UsageError(f"--workers-per-node {each}: the smallest machine has {smallest} processors; ask for fewer.")
-    share = floor(smallest / each * 10_000) / 10_000  # Ray counts in these
-    return Plan(sum(cpus * each // smallest for cpus in usable), share, 0)
+    largest = max(useful)[0]
+    smallest = min(cpus for cpus, _ in useful if 4 * cpus >= largest)
+    usable = smallest - 1 if smallest > 2 and not workers_per_node else smallest
+    each = workers_per_node or -(-usable // _MOST_PROCESSORS)
+    if each > usable:
+        raise UsageError(f"--workers-per-node {each}: the smallest machine has {usable} processors; ask for fewer.")
+    share = floor(usable / each * 10_000) / 10_000  # Ray counts in these
+    return Plan(sum(int(cpus / share) for cpus, _ in useful), share, 0)
 
 
 def run(

@@ -6,11 +6,13 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from ..errors import DataError, UsageError
 from ..images import is_named_like_a_picture, walk_pictures
 from ..places import in_a_sentence, is_folder, is_url, open_file, walk_url
 
+csv.field_size_limit(1 << 24)  # captions and the like stand beside paths
 COLUMNS = ("path", "image")  # of a table, the first that it has holds the paths
 _ROWS = 10_000  # of a table, read at once
 
@@ -84,20 +86,28 @@ def _lines(path: str, column: str | None) -> Iterator[str]:
 def _csv(path: str, column: str | None, separator: str = ",") -> Iterator[str]:
     with open_file(path) as file:
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-        rows = csv.reader(text, delimiter=separator, strict=True)
+        reader = csv.reader(text, delimiter=separator, strict=True)
+        rows = filter(None, _split(path, reader))
         names = next(rows, None)
         if names is None:
             raise DataError(f"{path}: is empty; expected a line with the names of its columns.")
         wanted = names.index(_column(path, names, column))
-        for row in filter(None, rows):
+        for row in rows:
             if len(row) != len(names):
                 raise DataError(
-                    f"{path}: line {rows.line_num} has {len(row)} fields, expected {len(names)}; "
+                    f"{path}: line {reader.line_num} has {len(row)} fields, expected {len(names)}; "
                     "what holds the separator belongs between double quotes."
                 )
             if not row[wanted]:
-                raise DataError(f"{path}: line {rows.line_num} has no path; leave the line out.")
+                raise DataError(f"{path}: line {reader.line_num} has no path; leave the line out.")
             yield row[wanted]
+
+
+def _split(path: str, reader: Any) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num} cannot be read ({error}); check its quotes.") from error
 
 
 def _tsv(path: str, column: str | None) -> Iterator[str]:

@@ -107,6 +107,8 @@ class Worker:
                 return Done(shard, self.job.manifest.rows(shard), errors)
             old = self.job.table(shard) if errors else None
             table = self._table(self.job.paths(shard)) if old is None else self._retried(shard, old)
+            if table.num_rows != self.job.manifest.rows(shard):
+                return Done(shard, failure=f"{self.job.out}: its list of pictures is damaged; choose another folder.")
             self.job.write(shard, table)
         except MultilabelError as error:
             return Done(shard, failure=str(error))
