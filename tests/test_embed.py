@@ -118,7 +118,7 @@ def test_a_rerun_is_of_the_same(embedded, root, pictures):
         f"Error: {embedded} was begun with other pictures (397, now 396); choose another folder.",
     )
     code, sentence = refused(*again, "--backbone", "cnn", "--shard-size", 50)
-    assert (code, sentence) == (2, f"Error: {embedded} was begun with --shard-size 100; leave it out.")
+    assert (code, sentence) == (2, f"Error: {embedded} was begun with --shard-size 100; give that, or none.")
 
 
 def test_fit_on_features_is_fit_on_pictures(embedded, model, root, tmp_path):
@@ -410,7 +410,7 @@ def test_wrong_calls(model, pictures, tmp_path):
     )
     result = run("embed", tmp_path / "no.jpg", "--backbone", "cnn", "--out", tmp_path / "errors")
     assert result.exit_code == 1
-    assert "\nNo picture could be read.\n" in result.output
+    assert f"\nNo picture could be read ({tmp_path}/no.jpg: no such file).\n" in result.output
     assert not list((tmp_path / "out").rglob("*.*"))
 
 

@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_a_row_with_an_error(tmp_path):
 def test_a_shard_of_nothing_but_errors(tmp_path):
     summary = run(begin(tmp_path / "out", [str(tmp_path / f"{number}.png") for number in range(9)]))
     assert summary.errors == 9
-    assert "\nNo picture could be read.\n" in str(summary)
+    assert f"\nNo picture could be read ({tmp_path}/0.png: no such file).\n" in str(summary)
     assert [row["mean"] for row in rows(tmp_path / "out")] == [None] * 9
 
 
@@ -556,7 +556,7 @@ def test_another_job_is_refused(tmp_path):
     )
     assert refused(out, paths[:-1], model) == f"{out} was begun with other pictures (9, now 8); choose another folder."
     assert refused(out, paths[::-1], model) == f"{out} was begun with other pictures (9, now 9); choose another folder."
-    assert refused(out, paths, model, 5) == f"{out} was begun with --shard-size 4; leave it out."
+    assert refused(out, paths, model, 5) == f"{out} was begun with --shard-size 4; give that, or none."
     assert refused(out, paths, model, command="infer") == (
         f"{out} was begun by `multilabel embed`; choose another folder."
     )
@@ -644,8 +644,10 @@ def test_two_jobs_that_begin_at_once(tmp_path):
         begin(tmp_path / "other", one, {"colour": 1})
         yield from one[5:]
 
-    sentence = "was begun with another model or other settings (colour 1, now 2); choose another folder."
-    assert refused(tmp_path / "other", listed_with_another_model(), {"colour": 2}) == f"{tmp_path / 'other'} {sentence}"
+    assert refused(tmp_path / "other", listed_with_another_model(), {"colour": 2}) == (
+        f"{tmp_path / 'other'} was begun with another model or other settings (colour 1, now 2); choose another "
+        "folder, or delete this one, which has no rows yet."
+    )
 
 
 @pytest.mark.parametrize("where", ["disk", "url", "no links"])

@@ -94,6 +94,7 @@ class Summary:
         kept: how many had been done by earlier runs.
         seconds: time it took.
         nodes: by machine, how many pictures it did in this run.
+        example: what is wrong with the first picture, if none could be read.
     """
 
     out: str
@@ -103,6 +104,7 @@ class Summary:
     kept: int
     seconds: float
     nodes: Mapping[str, int]
+    example: str = ""
 
     def __str__(self) -> str:
         """A few lines for a person."""
@@ -111,7 +113,7 @@ class Summary:
         again = "; --retry-errors tries them again" if self.errors else ""
         lines = [f"{self.out}: {rows}, {self.errors:,} with an error{again}."]
         if self.errors == self.pictures:
-            lines.append("No picture could be read.")
+            lines.append(f"No picture could be read{self.example}.")
         if self.kept:
             lines.append(f"{self.kept:,} were there already.")
         if new:
@@ -305,7 +307,13 @@ def _run(job: Job, load: Callable[[Job], Model], cluster: Cluster, progress: boo
             f"Stopped; {there:,} of {manifest.pictures:,} rows are in {job.out}, and the same command continues."
         ) from None
     _check_complete(job)
-    return Summary(job.out, manifest.command, manifest.pictures, errors, kept, time.perf_counter() - began, dict(nodes))
+    seconds, example = time.perf_counter() - began, _example(job) if errors == manifest.pictures else ""
+    return Summary(job.out, manifest.command, manifest.pictures, errors, kept, seconds, dict(nodes), example)
+
+
+def _example(job: Job) -> str:
+    table = job.table(0)
+    return "" if table is None else f" ({table['path'][0]}: {table['error'][0]})"
 
 
 def _check_complete(job: Job) -> None:

@@ -254,10 +254,8 @@ def begin(
     _compare(begun, command, model, shard_size)
     pictures, digest = listed or _count(paths)
     if digest != begun.manifest.input_sha256:
-        raise UsageError(
-            f"{out} was begun with other pictures ({begun.manifest.pictures:,}, now {pictures:,}); "
-            "choose another folder."
-        )
+        counts = f"{begun.manifest.pictures:,}, now {pictures:,}"
+        raise UsageError(f"{out} was begun with other pictures ({counts}); {_advice(begun)}")
     return begun
 
 
@@ -349,16 +347,22 @@ def _line(path: str) -> bytes:
 def _compare(begun: Job, command: str, model: Mapping[str, Any], shard_size: int | None) -> None:
     old = begun.manifest
     if old.command != command:
-        raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; choose another folder.")
+        raise UsageError(f"{begun.out} was begun by `multilabel {old.command}`; {_advice(begun)}")
     before, now = _flat(old.model), _flat(json.loads(json.dumps(dict(model))))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if not set(differing) <= set(_NAMES):
         changes = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing[:3])
         changes += "; ..." * (len(differing) > 3)
         what = f"another model or other settings ({changes})"
-        raise UsageError(f"{begun.out} was begun with {what}; choose another folder.")
+        raise UsageError(f"{begun.out} was begun with {what}; {_advice(begun)}")
     if shard_size is not None and shard_size != old.shard_size:
-        raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; leave it out.")
+        raise UsageError(f"{begun.out} was begun with --shard-size {old.shard_size}; give that, or none.")
+
+
+def _advice(begun: Job) -> str:
+    if any(name.startswith("part-") for name in begun.parts.names()):
+        return "choose another folder."
+    return "choose another folder, or delete this one, which has no rows yet."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     option = f"--address {address}" if address else f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
-        raise UsageError(f"{option}: run the command on the cluster, or with `ray job submit`, and leave it out.")
+        raise UsageError(f"{option}: run the command on the cluster, or with `ray job submit`, without that.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address != "local":  # otherwise Ray tries for a quarter of an hour
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
