@@ -470,6 +470,28 @@ def test_a_folder_that_is_lost_meanwhile(tmp_path):
     assert run(begin(out, paths)).kept == 4
 
 
+def test_a_folder_that_is_lost_while_a_part_is_written(tmp_path, monkeypatch):
+    """The sentence is that of a lost folder, and not of a part, whatever the moment."""
+    paths = make_pictures(tmp_path / "pictures", 12)
+    out = tmp_path / "out"
+    begun = begin(out, paths)
+    write = Path.write_bytes
+
+    def lost(path, data):
+        write(path, data)
+        out.rename(tmp_path / "lost")
+
+    monkeypatch.setattr(Path, "write_bytes", lost)
+    with pytest.raises(DataError) as caught:
+        run(begun)
+    assert str(caught.value) == (
+        f"{out}/_job/manifest.json cannot be read (no such file); it has to be in a folder that "
+        "every machine of the job sees, or a URL."
+    )
+    assert not out.exists()
+    assert not parts(tmp_path / "lost")
+
+
 def test_an_empty_folder_in_its_place_is_not_written_to(tmp_path):
     """As a mount point is, whose file system went away."""
     paths = make_pictures(tmp_path / "pictures", 12)

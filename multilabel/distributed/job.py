@@ -127,6 +127,7 @@ class Job:
         try:
             self.parts.write(part_name(shard), buffer.getvalue())
         except Exception as error:  # each kind of filesystem has its own
+            self.check()  # a folder that went away just now is said as such
             raise DataError(
                 f"{self.parts.join(part_name(shard))} cannot be written ({reason_of(error)}); "
                 "mend that, and run the same command again: what is finished is kept."
