@@ -384,6 +384,18 @@ def compile_for(model: keras.Model, heads: Sequence[Head], phase: Phase, steps: 
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
+    if _replicas(model) == 1:  # Keras itself does so for several
+        _build_losses_and_metrics(model, heads)
+
+
+def _build_losses_and_metrics(model: keras.Model, heads: Sequence[Head]) -> None:
+    """Makes their variables: where the first step makes some, TensorFlow traces all of it once more."""
+    logits = {head.name: keras.ops.zeros((1, head.units)) for head in heads}
+    shapes = {head.name: (1,) if head.activation == "softmax" else (1, head.units) for head in heads}
+    y = {name: keras.ops.zeros(shape, "int16") for name, shape in shapes.items()}
+    model.compute_loss(y=y, y_pred=logits)
+    model.compute_metrics(None, y, logits)
+    model.reset_metrics()
 
 
 def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray]:

@@ -683,6 +683,25 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
     assert (model.get_weights()[0] != other.get_weights()[0]).any()
 
 
+def test_a_step_is_traced_once_and_its_numbers_are_those_of_two_traces(monkeypatch):
+    x, _, _ = drawn()
+    heads, targets = two_heads(x)
+    traces, original = [], keras.Model.train_step
+
+    def traced(self, data):
+        traces.append(data)
+        return original(self, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", traced)
+    model, history = two_headed(x, heads, targets)
+    assert len(traces) == 1
+    monkeypatch.setattr(training, "_build_losses_and_metrics", lambda model, heads: None)
+    plain, plain_history = two_headed(x, heads, targets)
+    assert len(traces) == 1 + 2  # so it is worth its lines
+    assert history == plain_history
+    assert_same_weights(model, plain)
+
+
 @pytest.mark.parametrize("what", ["on_train_batch_end", "on_epoch_end"])
 def test_ctrl_c_becomes_a_sentence(what, monkeypatch):
     calls, original = [], getattr(training.Log, what)
