@@ -354,6 +354,8 @@ def train(
     readers = [training] if validation is None else [training, validation]
     for batches in readers:
         batches.replicas = _replicas(model)
+    if _replicas(model) == 1:  # Keras itself does so for several
+        _build_losses_and_metrics(model, heads)
     training.start(first_epoch)
     try:
         with _own_errors(*readers):
@@ -384,8 +386,6 @@ def compile_for(model: keras.Model, heads: Sequence[Head], phase: Phase, steps: 
         jit_compile=False,
     )
     model.optimizer.build(model.trainable_variables)
-    if _replicas(model) == 1:  # Keras itself does so for several
-        _build_losses_and_metrics(model, heads)
 
 
 def _build_losses_and_metrics(model: keras.Model, heads: Sequence[Head]) -> None:

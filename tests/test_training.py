@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -21,6 +22,7 @@ from multilabel.errors import DataError, ImageError, Interrupted
 from multilabel.heads import LogitHead, SoftmaxHead
 from multilabel.images import read_image
 from multilabel.labels import Tag
+from multilabel.losses import Missing
 from multilabel.training import Batches, History, Phase, Pictures, build_models, pick_views, predict_logits, train
 
 NAMES = ("hat", "scarf", "coat")
@@ -683,9 +685,12 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
     assert (model.get_weights()[0] != other.get_weights()[0]).any()
 
 
-def test_a_step_is_traced_once_and_its_numbers_are_those_of_two_traces(monkeypatch):
+@pytest.mark.parametrize("kind", [{}, {"objective": "splc"}, {"missing": Missing("ll-ct", delta=0.1)}], ids=str)
+def test_a_step_is_traced_once_and_its_numbers_are_those_of_two_traces(kind, monkeypatch):
+    """Losses that must be told the epoch, too."""
     x, _, _ = drawn()
     heads, targets = two_heads(x)
+    heads[0] = dataclasses.replace(heads[0], **kind)
     traces, original = [], keras.Model.train_step
 
     def traced(self, data):
